@@ -1,0 +1,1 @@
+"""The path of a byte: Cython modules that run without the GIL."""

@@ -1,0 +1,211 @@
+"""The memory of one worker: what a connection, an exchange, an endpoint and the worker itself hold.
+
+Declarations only; each module works on these structs through plain functions. Everything here is touched by one
+thread. Who owns what:
+  core_t       the pools, the wheel, the scoreboard mapping, the current snapshot
+  conn_t       its descriptor, and its input buffer while bytes wait in it; idle connections own no buffer
+  exch_t       one request with its response: the buffers in flight both ways, a reference to its snapshot,
+               its upstream connection until that goes back to the pool, its open pick
+  endpoint_t   its idle connections
+A conn_t is 128 bytes and the whole cost of an idle connection.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from turnout.ext.buffers cimport buf_pool_t, buf_t
+from turnout.ext.framing cimport body_t
+from turnout.ext.headers cimport head_t
+from turnout.ext.scoreboard cimport sb_t
+from turnout.ext.select cimport TRIED_MAX, pick_t, selector_t
+from turnout.ext.snapshot cimport listener_t, route_t, service_t, snapshot_t
+from turnout.ext.timers cimport timer_node_t, timer_wheel_t
+
+cdef enum conn_kind:
+    CONN_FREE = 0
+    CONN_LISTENER
+    CONN_CLIENT
+    CONN_UPSTREAM
+    CONN_WAKE                 # a descriptor of the Python side: readable means give control back
+    CONN_TICK                 # the timerfd of the wheel
+
+# Client: IDLE -> HEAD -> EXCHANGE -> IDLE ... -> LINGER -> freed.   Upstream: CONNECTING -> BUSY -> POOLED -> BUSY ...
+cdef enum conn_state:
+    CS_IDLE = 0               # between requests, no byte of the next one yet
+    CS_HEAD                   # part of a head is in
+    CS_EXCHANGE               # x is set
+    CS_LINGER                 # answered and shut for writing; reads and drops until the client is done
+    CS_CONNECTING
+    CS_BUSY                   # x is set
+    CS_POOLED                 # in its endpoint's idle list
+
+cdef enum conn_flag:
+    CF_READABLE = 1           # edge seen and not yet drained
+    CF_BLOCKED = 2            # the kernel took no more; an EPOLLOUT edge will come
+    CF_OUT_ARMED = 4          # EPOLLOUT is in the interest set
+    CF_PEER_SHUT = 8          # peer sent FIN (EPOLLRDHUP)
+    CF_DEAD = 16              # EPOLLHUP or EPOLLERR
+    CF_REUSED = 32            # upstream: has served a request before this one
+    CF_CLOSE = 64             # must be closed after this exchange
+    CF_READY = 128            # in the run queue
+    CF_WATCHED = 256          # in the epoll set
+    CF_TUNNEL = 512           # upgraded
+
+cdef struct conn_t:
+    int32_t fd
+    uint32_t generation       # raised on every close; stale events carry an older one
+    uint32_t index            # in the slab
+    uint16_t flags            # conn_flag
+    uint8_t kind              # conn_kind
+    uint8_t state             # conn_state
+    timer_node_t timer
+    conn_t *next              # free list, or idle list of the endpoint, or list of clients
+    conn_t *prev
+    conn_t *ready_next        # run queue
+    exch_t *x
+    buf_t *inb                # bytes read and not yet taken by an exchange; NULL while idle
+    endpoint_t *endpoint      # upstream
+    uint16_t listener         # client: scoreboard slot of its listener
+    uint16_t port             # client: peer's port
+    uint32_t served           # exchanges finished
+    uint8_t address[16]       # client: peer, IPv4 mapped into IPv6
+
+cdef enum stream_flag:
+    SF_ENDED = 1              # the source's message is complete
+    SF_SOURCE_EOF = 2
+    SF_FLUSHED = 4            # ... and all of it is written
+
+# One direction of an exchange: bytes from a source connection through their framing to a sink.
+cdef struct stream_t:
+    body_t body               # framing of the source
+    uint8_t out               # body_kind written to the sink
+    uint8_t flags             # stream_flag
+    buf_t *raw                # bytes of the source not yet decoded (trailers in pieces)
+    buf_t *first              # chain waiting to be written
+    buf_t *last
+    uint64_t bytes            # body bytes relayed
+    uint64_t wire             # bytes written to the sink, heads and framing included
+
+cdef enum exch_state:
+    XS_START = 0              # head parsed
+    XS_QUEUED                 # waits for a slot at an endpoint
+    XS_CONNECTING
+    XS_WAITING                # request head sent; body may still flow; no final response head yet
+    XS_RESPONDING             # response head sent on
+    XS_LOCAL                  # the proxy answers itself
+    XS_DONE
+
+cdef enum exch_flag:
+    XF_REPLAYABLE = 1         # head and whole body still in head_buf
+    XF_SENT = 2               # request bytes reached the kernel on a live connection
+    XF_ANSWERED = 4           # final response head went to the client
+    XF_CLOSE = 8              # close the client connection afterwards
+    XF_EXPECT = 16            # client waits for 100
+    XF_HEAD_ONLY = 32         # request was HEAD
+    XF_CLIENT_10 = 64         # HTTP/1.0 client
+    XF_FROM_POOL = 128        # current attempt goes over a reused connection
+    XF_STICKY_ISSUE = 256     # the response must carry a sticky cookie
+    XF_TRUSTED = 512          # the peer is a trusted proxy
+    XF_LOG = 1024             # chosen for the access log
+    XF_PICKED = 2048          # pick is open
+
+cdef struct exch_t:
+    exch_t *next              # free list or service queue
+    exch_t *prev
+    conn_t *client
+    conn_t *upstream          # NULL between attempts
+    snapshot_t *snapshot      # counted reference
+    const listener_t *listener
+    const route_t *route
+    const service_t *service
+    buf_t *head_buf           # holds the request head; pinned to the end
+    const char *head          # the head's first byte
+    buf_t *body_at            # where replay starts inside head_buf (offset in body_off)
+    uint32_t body_off
+    uint32_t body_n           # body bytes in head_buf, decoded
+    uint16_t status           # of the response, 0 none
+    uint8_t state             # exch_state
+    uint8_t cause             # scoreboard cause
+    uint16_t flags            # exch_flag
+    uint8_t tries
+    uint8_t stale_tries
+    uint8_t interim           # 1xx responses forwarded
+    uint8_t id_len
+    char request_id[64]
+    pick_t pick
+    uint32_t n_tried
+    uint32_t tried[TRIED_MAX]
+    uint64_t bound            # sticky binding the client showed
+    uint64_t start_us         # all CLOCK_MONOTONIC; 0: did not happen
+    uint64_t queued_us
+    uint64_t pick_us          # this attempt
+    uint64_t connected_us
+    uint64_t sent_us          # request head written, this attempt
+    uint64_t first_us         # first byte of the final response head, this attempt
+    uint64_t done_us
+    uint64_t proxy_us         # time in the proxy before the head went upstream plus after the answer came
+    uint64_t bytes_in         # read from the client: head and body
+    uint64_t bytes_out        # written to the client
+    const char *reason        # short phrase for a proxy-made answer; static storage
+    stream_t up               # client to upstream
+    stream_t down             # upstream to client
+    head_t req
+
+# A worker's side of one endpoint, by scoreboard slot. Lives as long as the slot's generation.
+cdef struct endpoint_t:
+    uint32_t slot
+    uint32_t generation
+    conn_t *idle              # most recently used first
+    conn_t *idle_last
+    uint32_t n_idle
+    uint32_t n_open
+    uint16_t address_len
+    uint8_t gone              # 1: not in the snapshot any more; connections close when they finish
+    uint8_t address[110]      # struct sockaddr
+
+# A worker's side of one service, by scoreboard slot.
+cdef struct service_state_t:
+    exch_t *queue             # first to come first
+    exch_t *queue_last
+    uint32_t n_queued
+    uint64_t earned_us        # when budget_earn was last called
+
+# The access log of one worker: records collect here and are written when full or once a second.
+cdef struct log_t:
+    int32_t fd                # -1: off
+    uint32_t n
+    uint32_t cap
+    char *data
+
+cdef struct core_t:
+    int epfd
+    int tickfd
+    uint64_t now_us           # CLOCK_MONOTONIC, read once per turn
+    uint64_t now_ms
+    uint64_t wall_ms          # Unix epoch, same moment
+    uint64_t random           # xorshift state
+    sb_t sb
+    selector_t *selector
+    snapshot_t *snapshot
+    buf_pool_t buffers
+    timer_wheel_t wheel
+    uint64_t tick_armed_ms    # when tickfd fires; 0: not armed
+    conn_t **slab             # chunks of SLAB_CONNS
+    uint32_t n_slab
+    conn_t *free_conns
+    exch_t *free_exchanges
+    endpoint_t **endpoints    # by slot, NULL until used
+    service_state_t *services # by slot
+    conn_t *ready             # run queue, first in first out
+    conn_t *ready_last
+    conn_t *clients           # all client connections, for drain
+    uint32_t n_clients
+    uint32_t n_exchanges
+    uint32_t n_upstreams
+    char *scratch             # SCRATCH_BYTES, for heads on their way out
+    log_t log
+    uint8_t draining          # 1: no accepts, keep-alive ends
+    uint8_t attention         # 1: the Python side has something to do
+    uint8_t starved           # 1: accept ran out of descriptors; retried on the next tick
+
+cdef enum:
+    SLAB_CONNS = 1024
+    SCRATCH_BYTES = 98304

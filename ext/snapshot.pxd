@@ -1,0 +1,222 @@
+"""A snapshot: configuration and endpoint table, frozen into C structs that name things by index.
+
+Built from the document that proxy/freeze.py writes, by `Snapshot` (the owner: frees everything when its Python object
+dies and no exchange holds it). Nothing in it changes after it is built. `refs` counts exchanges that still use it;
+only the worker's own thread touches it.
+Everything that must survive a change of snapshot (credits, rings, pools, queues) is kept elsewhere under the slot
+numbers of the scoreboard, which stay with their endpoint, group, service, route and listener for as long as it lives.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef struct text_t:
+    const char *p
+    uint32_t n
+
+cdef enum edit_kind:
+    EDIT_SET = 0              # replace or add
+    EDIT_REMOVE
+
+cdef struct edit_t:
+    text_t name               # as configured
+    text_t lower              # the same in lower case
+    text_t value
+    uint8_t kind              # edit_kind
+    uint8_t id                # header_id of the name
+
+cdef struct edits_t:
+    edit_t *items
+    uint32_t n
+
+cdef struct cidr_t:
+    uint8_t address[16]       # IPv4 as ::ffff:a.b.c.d
+    uint32_t bits             # of the 128
+
+cdef enum forwarded_mode:
+    FWD_X = 1                 # X-Forwarded-For, -Proto, -Host
+    FWD_RFC7239 = 2           # Forwarded
+
+cdef struct listener_t:
+    uint32_t slot             # in the scoreboard
+    text_t name
+    uint32_t header_ms        # whole request head, from its first byte or from accept
+    uint32_t body_idle_ms
+    uint32_t body_rate        # bytes/s a request body must keep up with on average; 0: none
+    uint32_t keepalive_ms
+    uint32_t keepalive_requests   # per connection; 0: no bound
+    uint32_t line_max
+    uint32_t head_max
+    uint32_t fields_max
+    uint64_t body_max         # bytes; 0: no bound. Past it 413
+    uint32_t connections      # over all workers; 0: no bound
+    uint8_t forwarded         # forwarded_mode bits
+    uint8_t pad
+    uint16_t port             # of the listening socket, for redirects
+    cidr_t *trusted           # whose X-Forwarded-* and Forwarded are kept
+    uint32_t n_trusted
+
+cdef enum strategy:
+    BAL_ROUND_ROBIN = 0
+    BAL_LEAST_CONNECTIONS
+    BAL_WEIGHTED_ROUND_ROBIN
+    BAL_IP_HASH
+    BAL_RANDOM
+    BAL_LEAST_RESPONSE_TIME
+    BAL_CONSISTENT_HASH
+    BAL_N
+
+cdef enum key_source:
+    KEY_SOURCE_IP = 0
+    KEY_HEADER
+    KEY_COOKIE
+    KEY_QUERY                 # one parameter
+    KEY_PATH
+
+cdef enum breaker_counts:     # which outcomes are failures
+    BRK_ON_CONNECT = 1
+    BRK_ON_TIMEOUT = 2
+    BRK_ON_RESET = 4
+    BRK_ON_5XX = 8            # any 5xx; else see statuses
+
+cdef struct breaker_conf_t:
+    uint32_t failures         # consecutive; 0: no breaker
+    uint32_t open_ms
+    uint32_t open_max_ms      # cap of the growth with repeated trips
+    uint32_t jitter_pct       # of the open time, added at random
+    uint32_t probes           # half-open requests at a time, over all workers
+    uint32_t successes        # that close it
+    uint32_t on               # breaker_counts bits
+    uint64_t statuses[8]      # bit s of the 512 (status - 100): counts as failure
+    uint8_t last              # 1: may trip the last eligible endpoint
+
+cdef struct sticky_conf_t:
+    uint8_t kind              # 0 none, 1 cookie, 2 source address
+    uint8_t sliding           # 1: every answer renews the ttl
+    uint8_t secure
+    uint8_t http_only
+    uint8_t same_site         # 0 unset, 1 Lax, 2 Strict, 3 None
+    text_t name               # cookie's name
+    text_t path
+    text_t domain
+    uint32_t ttl_s
+    uint64_t key[2]           # signing key
+
+cdef enum retry_on:
+    RETRY_ON_CONNECT = 1      # nothing was sent
+    RETRY_ON_STALE = 2        # reused connection closed before the first response byte
+    RETRY_ON_RESET = 4
+    RETRY_ON_TIMEOUT = 8
+    RETRY_ON_STATUS = 16      # see statuses
+
+cdef struct retry_conf_t:
+    uint32_t attempts         # further tries after the first
+    uint32_t on               # retry_on bits
+    uint32_t methods          # bit method_id: may be repeated after bytes may have been processed
+    double budget             # tokens earned per request
+    double floor_per_s        # tokens earned per second whatever the load
+    uint64_t statuses[8]      # as breaker_conf_t.statuses
+
+cdef enum host_mode:
+    HOST_PRESERVE = 0
+    HOST_ENDPOINT             # the endpoint's address
+    HOST_LITERAL
+
+cdef struct member_t:
+    uint32_t slot             # endpoint slot in the scoreboard
+    uint32_t generation
+    uint32_t weight           # as configured; the scoreboard's weight is the one in force
+    uint32_t priority
+    uint64_t identity         # MurmurHash3 of "service/address": stable over restarts; ring points and sticky use it
+    uint32_t service          # index
+    uint32_t group            # index inside the service
+    text_t name               # "10.0.0.1:8000"
+    text_t version
+    const void *address       # struct sockaddr
+    uint32_t address_len
+
+cdef struct group_t:
+    uint32_t slot
+    text_t version
+    uint32_t share            # as configured, of SHARE_UNIT; the scoreboard's is the one in force
+    uint32_t n
+    uint32_t *members         # indices into snapshot_t.members, in the order of the file
+
+cdef struct service_t:
+    uint32_t slot
+    text_t name
+    uint8_t strategy
+    uint8_t key_source
+    uint8_t host_mode
+    uint8_t split             # 1: shares decide between groups; 0: one group with all endpoints
+    text_t key_name           # header (lower case), cookie or query parameter
+    text_t host               # HOST_LITERAL
+    uint32_t load_pct         # bounded load, per cent of the mean (125 = 1.25); 0: off
+    uint32_t slow_start_ms    # 0: off
+    uint32_t panic_pct        # fewer eligible than this share: ignore health and breakers; 0: never
+    uint32_t connections      # in flight per endpoint, over all workers; 0: no bound
+    uint32_t queue            # waiting per service and worker; 0: none
+    uint32_t queue_ms         # longest wait
+    uint32_t connect_ms
+    uint32_t response_ms      # until the response head is there
+    uint32_t idle_ms          # between bytes of the response
+    uint32_t pool_idle_ms     # keep-alive of an idle upstream connection
+    uint32_t pool_max         # idle connections per endpoint and worker
+    uint32_t pool_requests    # per upstream connection; 0: no bound
+    breaker_conf_t breaker
+    sticky_conf_t sticky
+    retry_conf_t retry
+    uint32_t n_groups
+    group_t *groups
+    uint32_t n_members
+    uint32_t *members         # all of them, in the order of the file
+
+cdef enum route_action:
+    ROUTE_SERVICE = 0
+    ROUTE_RESPOND
+    ROUTE_REDIRECT
+
+cdef struct route_t:
+    uint32_t slot
+    text_t name
+    uint8_t action
+    uint8_t rewrite           # 1: the matched prefix is replaced by prefix_to
+    uint16_t status           # RESPOND, REDIRECT
+    service_t *service        # ROUTE_SERVICE
+    text_t prefix             # matched path prefix
+    text_t prefix_to
+    text_t body               # RESPOND
+    text_t content_type
+    text_t location           # REDIRECT: template with {scheme} {host} {path} {query}
+    edits_t request
+    edits_t response
+    uint32_t log_per_million  # share of ordinary requests that are logged
+    uint32_t slow_ms          # always logged past it; 0: never for slowness
+    uint8_t log_errors
+
+cdef struct router_t          # router.pxd
+
+cdef struct snapshot_t:
+    uint64_t version
+    uint32_t refs
+    uint32_t n_listeners
+    uint32_t n_services
+    uint32_t n_members
+    uint32_t n_routes
+    listener_t *listeners
+    service_t *services
+    member_t *members
+    route_t *routes
+    router_t *router
+    void *arena               # owns every byte above
+
+cdef class Snapshot:
+    cdef snapshot_t *ptr
+    cdef readonly uint64_t version
+
+cdef inline listener_t *snapshot_listener(snapshot_t *s, uint32_t slot) noexcept nogil:
+    """The listener with this scoreboard slot; NULL when the snapshot has none."""
+    cdef uint32_t i
+    for i in range(s.n_listeners):
+        if s.listeners[i].slot == slot:
+            return &s.listeners[i]
+    return NULL
