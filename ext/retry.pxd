@@ -4,7 +4,7 @@ Tried again only when no byte can have been processed, or the method may be repe
 without the whole request at hand, never without a token of the service's budget.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from turnout.ext.snapshot cimport retry_conf_t
 from turnout.ext.scoreboard cimport sb_svcstat_t
 
