@@ -12,7 +12,7 @@ cdef enum:
     BUF_SMALL = 0             # heads and small bodies
     BUF_LARGE = 1             # bodies
     BUF_CLASSES = 2
-    SMALL_BYTES = 16384
+    SMALL_BYTES = 34816       # holds the largest head (32 kB) and a 16 kB body with its head
     LARGE_BYTES = 524288
 
 cdef struct buf_t:

@@ -142,6 +142,8 @@ cdef struct exch_t:
     uint64_t first_us         # first byte of the final response head, this attempt
     uint64_t done_us
     uint64_t proxy_us         # time in the proxy before the head went upstream plus after the answer came
+    uint64_t body_base_ms     # the request body's rate counts from here; moves on while the upstream holds it up
+    uint64_t paused_ms        # since when the upstream holds it up; 0: it does not
     uint64_t bytes_in         # read from the client: head and body
     uint64_t bytes_out        # written to the client
     const char *reason        # short phrase for a proxy-made answer; static storage

@@ -32,6 +32,9 @@ cdef struct cidr_t:
     uint8_t address[16]       # IPv4 as ::ffff:a.b.c.d
     uint32_t bits             # of the 128
 
+cdef enum:
+    NEVER_MS = 0xffffffff
+
 cdef enum forwarded_mode:
     FWD_X = 1                 # X-Forwarded-For, -Proto, -Host
     FWD_RFC7239 = 2           # Forwarded
@@ -44,6 +47,8 @@ cdef struct listener_t:
     uint32_t body_rate        # bytes/s a request body must keep up with on average; 0: none
     uint32_t keepalive_ms
     uint32_t keepalive_requests   # per connection; 0: no bound
+    uint32_t half_close_ms    # a client that shut its writing side and has no answer yet is kept this long;
+                              # 0: cancelled at once, NEVER_MS: kept
     uint32_t line_max
     uint32_t head_max
     uint32_t fields_max

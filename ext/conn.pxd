@@ -1,0 +1,42 @@
+"""Connections: the slab they live in, their place in the epoll set, the one way to read and the one way to write.
+
+Edge-triggered throughout: an event sets a flag, the flag is cleared by the read or write that finds the end. A
+descriptor is added to the set once; EPOLLOUT is asked for only after the kernel first took less than it was given.
+Every socket read and write of the engine goes through conn_recv and conn_send.
+"""
+
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+from turnout.ext.core cimport conn_t, core_t
+from turnout.ext.timers cimport wheel_arm, wheel_disarm
+
+cdef enum:
+    IO_BLOCKED = -1           # nothing now; an edge will come
+    IO_ERROR = -2             # broken for good
+
+cdef int conn_slab_grow(core_t *core) noexcept nogil
+cdef conn_t *conn_new(core_t *core, int32_t fd, int kind) noexcept nogil
+"""Takes over fd; NULL (fd still the caller's) when memory is out."""
+cdef void conn_close(core_t *core, conn_t *c) noexcept nogil
+"""Close the descriptor, give its buffer back and free the place. Its exchange and lists are the caller's matter."""
+cdef bint conn_watch(core_t *core, conn_t *c, uint32_t extra) noexcept nogil
+"""Add to the epoll set; `extra` e.g. EPOLLOUT while connecting. False when the kernel refuses."""
+cdef conn_t *conn_of_event(core_t *core, uint64_t data) noexcept nogil
+"""The connection an event is for; NULL when that descriptor has been closed since (counted in stale_events)."""
+
+cdef int conn_recv(conn_t *c, char *p, uint32_t n) noexcept nogil
+"""Bytes read, 0 at the end of the stream, IO_BLOCKED or IO_ERROR."""
+cdef int conn_send(core_t *core, conn_t *c, const char *p, uint32_t n) noexcept nogil
+"""Bytes taken (fewer than n: the rest waits for an edge), IO_BLOCKED or IO_ERROR."""
+cdef bint conn_quiet(conn_t *c) noexcept nogil
+"""Whether an idle connection is still good: no byte, no end waiting in the kernel (one MSG_PEEK)."""
+
+cdef void conn_ready(core_t *core, conn_t *c) noexcept nogil
+"""Put into the run queue of this turn, once."""
+cdef conn_t *conn_next_ready(core_t *core) noexcept nogil
+
+cdef inline void conn_deadline(core_t *core, conn_t *c, uint64_t ms) noexcept nogil:
+    """Fire the connection's timer this many milliseconds from now; 0: never."""
+    if ms:
+        wheel_arm(&core.wheel, &c.timer, core.now_ms + ms)
+    else:
+        wheel_disarm(&c.timer)
