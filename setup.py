@@ -9,7 +9,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 MODULES = [
-    "timers", "buffers", "headers", "framing", "http1", "scoreboard", "ring", "breaker", "sticky", "retry", "select",
+    "timers", "buffers", "text", "headers", "framing", "http1", "scoreboard", "ring", "breaker", "sticky", "retry", "select",
     "snapshot", "router", "logline", "account", "stream", "conn", "endpoint", "respond", "upstream", "exchange",
     "listener", "engine",
 ]  # fmt: skip

@@ -72,6 +72,7 @@ cdef enum stream_flag:
     SF_ENDED = 1              # the source's message is complete
     SF_SOURCE_EOF = 2
     SF_FLUSHED = 4            # ... and all of it is written
+    SF_FULL = 8               # the last read filled its buffer: larger ones pay
 
 # One direction of an exchange: bytes from a source connection through their framing to a sink.
 cdef struct stream_t:
@@ -94,7 +95,7 @@ cdef enum exch_state:
     XS_DONE
 
 cdef enum exch_flag:
-    XF_REPLAYABLE = 1         # head and whole body still in head_buf
+    XF_REPLAYABLE = 1         # nothing of the request has left head_buf for good: another attempt can be made
     XF_SENT = 2               # request bytes reached the kernel on a live connection
     XF_ANSWERED = 4           # final response head went to the client
     XF_CLOSE = 8              # close the client connection afterwards
@@ -106,6 +107,10 @@ cdef enum exch_flag:
     XF_TRUSTED = 512          # the peer is a trusted proxy
     XF_LOG = 1024             # chosen for the access log
     XF_PICKED = 2048          # pick is open
+    XF_FRESH = 4096           # next attempt must not use a pooled connection
+    XF_UP_KEEP = 8192         # the upstream connection may be pooled afterwards
+    XF_SAMPLED = 16384        # one of those whose time in the proxy is measured
+    XF_UP_DEAF = 32768        # upstream takes no more of the request; only its answer is awaited
 
 cdef struct exch_t:
     exch_t *next              # free list or service queue
@@ -118,9 +123,11 @@ cdef struct exch_t:
     const service_t *service
     buf_t *head_buf           # holds the request head; pinned to the end
     const char *head          # the head's first byte
-    buf_t *body_at            # where replay starts inside head_buf (offset in body_off)
-    uint32_t body_off
-    uint32_t body_n           # body bytes in head_buf, decoded
+    buf_t *rest               # what the client sent behind this request's streamed body; its next request
+    uint32_t body_off         # body bytes that came with the head, decoded in place: where they stand in head_buf ...
+    uint32_t body_n           # ... and how many
+    uint32_t trailer_off      # trailer section in head_buf, when the whole chunked body came with the head
+    uint32_t trailer_n
     uint16_t status           # of the response, 0 none
     uint8_t state             # exch_state
     uint8_t cause             # scoreboard cause
@@ -133,7 +140,10 @@ cdef struct exch_t:
     pick_t pick
     uint32_t n_tried
     uint32_t tried[TRIED_MAX]
+    uint8_t source[16]        # the client's address: the peer's, or what a trusted proxy says it is
+    uint64_t key              # hash of what the strategy balances by
     uint64_t bound            # sticky binding the client showed
+    uint64_t bound_until_s    # Unix time its cookie ends
     uint64_t start_us         # all CLOCK_MONOTONIC; 0: did not happen
     uint64_t queued_us
     uint64_t pick_us          # this attempt

@@ -136,7 +136,7 @@ cdef struct sb_svcstat_t:
     uint64_t queue_timeouts
     uint64_t queue_full
     double budget             # tokens left
-    uint64_t pad
+    uint64_t queued           # waiting now
 
 cdef enum retry_reason:
     RETRY_CONNECT = 0
