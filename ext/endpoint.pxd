@@ -1,0 +1,22 @@
+"""A worker's side of an endpoint: its address and its idle connections, most recently used first.
+
+An idle connection with anything to read is dead: data nobody asked for, or the end of the stream.
+"""
+
+from libc.stdint cimport uint32_t
+from turnout.ext.core cimport conn_t, core_t, endpoint_t
+from turnout.ext.snapshot cimport member_t, service_t, snapshot_t
+
+cdef endpoint_t *endpoint_get(core_t *core, const member_t *member) noexcept nogil
+"""This worker's endpoint for a member; NULL when memory is out."""
+cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint careful) noexcept nogil
+"""An idle connection taken out of the pool, NULL when there is none. `careful`: ask the kernel whether it is still
+good (for requests that must not be sent twice)."""
+cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e) noexcept nogil
+"""A new connection on its way; NULL when refused at once or out of descriptors. Writing to it at once is allowed."""
+cdef void endpoint_keep(core_t *core, endpoint_t *e, conn_t *u, const service_t *service) noexcept nogil
+"""Put a connection into the pool, or close it when the pool is full, the endpoint gone or the connection spent."""
+cdef void endpoint_close(core_t *core, conn_t *u) noexcept nogil
+"""Close an upstream connection, pooled or not."""
+cdef void endpoints_adopt(core_t *core, const snapshot_t *snap) noexcept nogil
+"""Endpoints that the snapshot no longer has lose their idle connections."""

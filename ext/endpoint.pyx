@@ -1,0 +1,150 @@
+"""See endpoint.pxd."""
+
+from libc.stdint cimport int32_t, uint32_t
+from libc.stdlib cimport calloc
+from libc.string cimport memcpy
+from turnout.ext.conn cimport conn_close, conn_deadline, conn_new, conn_quiet, conn_watch
+from turnout.ext.core cimport (
+    CF_CLOSE, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_REUSED, CONN_UPSTREAM, CS_BUSY, CS_CONNECTING, CS_POOLED, conn_t,
+    core_t, endpoint_t,
+)
+from turnout.ext.kernel cimport (
+    AF_UNIX, EINPROGRESS, EPOLLOUT, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, TCP_NODELAY, close, connect,
+    errno, setsockopt, sockaddr, socket,
+)
+from turnout.ext.snapshot cimport member_t, service_t, snapshot_t
+
+
+cdef endpoint_t *endpoint_get(core_t *core, const member_t *member) noexcept nogil:
+    cdef endpoint_t *e = core.endpoints[member.slot]
+    if e != NULL and e.generation == member.generation:
+        return e
+    if member.address_len > sizeof(e.address):
+        return NULL
+    if e == NULL:
+        e = <endpoint_t *>calloc(1, sizeof(endpoint_t))
+        if e == NULL:
+            return NULL
+        core.endpoints[member.slot] = e
+    else:
+        pool_drop(core, e)
+    e.slot = member.slot
+    e.generation = member.generation
+    e.gone = 0
+    e.address_len = <unsigned short>member.address_len
+    memcpy(e.address, member.address, member.address_len)
+    return e
+
+
+cdef void pool_unlink(endpoint_t *e, conn_t *u) noexcept nogil:
+    if u.prev != NULL:
+        u.prev.next = u.next
+    else:
+        e.idle = u.next
+    if u.next != NULL:
+        u.next.prev = u.prev
+    else:
+        e.idle_last = u.prev
+    u.next = NULL
+    u.prev = NULL
+    e.n_idle -= 1
+
+
+cdef void pool_drop(core_t *core, endpoint_t *e) noexcept nogil:
+    while e.idle != NULL:
+        endpoint_close(core, e.idle)
+
+
+cdef void count_open(core_t *core, endpoint_t *e) noexcept nogil:
+    core.sb.epstat[core.sb.me][e.slot].open = e.n_open
+    core.sb.epstat[core.sb.me][e.slot].idle = e.n_idle
+    core.sb.slab[core.sb.me].upstreams = core.n_upstreams
+
+
+cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint careful) noexcept nogil:
+    cdef conn_t *u
+    while e.idle != NULL:
+        u = e.idle
+        if u.flags & (CF_READABLE | CF_PEER_SHUT | CF_DEAD) or (careful and not conn_quiet(u)):
+            endpoint_close(core, u)
+            continue
+        pool_unlink(e, u)
+        u.state = CS_BUSY
+        u.flags |= CF_REUSED
+        return u
+    return NULL
+
+
+cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e) noexcept nogil:
+    cdef const sockaddr *address = <const sockaddr *>e.address
+    cdef int one = 1
+    cdef int fd = socket(address.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    cdef conn_t *u
+    if fd < 0:
+        return NULL
+    if address.sa_family != AF_UNIX:
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+    if connect(fd, address, e.address_len) < 0 and errno != EINPROGRESS:
+        close(fd)
+        return NULL
+    u = conn_new(core, fd, CONN_UPSTREAM)
+    if u == NULL:
+        close(fd)
+        return NULL
+    if not conn_watch(core, u, <uint32_t>EPOLLOUT):
+        conn_close(core, u)
+        return NULL
+    u.endpoint = e
+    u.state = CS_CONNECTING
+    e.n_open += 1
+    core.n_upstreams += 1
+    count_open(core, e)
+    return u
+
+
+cdef void endpoint_keep(core_t *core, endpoint_t *e, conn_t *u, const service_t *service) noexcept nogil:
+    u.served += 1
+    if (e.gone or core.draining or e.n_idle >= service.pool_max or u.inb != NULL
+            or (service.pool_requests and u.served >= service.pool_requests)
+            or u.flags & (CF_CLOSE | CF_PEER_SHUT | CF_DEAD)
+            or (u.flags & CF_READABLE and not conn_quiet(u))):
+        endpoint_close(core, u)
+        return
+    u.flags &= ~<uint32_t>CF_READABLE
+    u.state = CS_POOLED
+    u.x = NULL
+    u.prev = NULL
+    u.next = e.idle
+    if e.idle != NULL:
+        e.idle.prev = u
+    else:
+        e.idle_last = u
+    e.idle = u
+    e.n_idle += 1
+    core.sb.epstat[core.sb.me][e.slot].idle = e.n_idle
+    conn_deadline(core, u, service.pool_idle_ms)
+
+
+cdef void endpoint_close(core_t *core, conn_t *u) noexcept nogil:
+    cdef endpoint_t *e = u.endpoint
+    if u.state == CS_POOLED:
+        pool_unlink(e, u)
+    e.n_open -= 1
+    core.n_upstreams -= 1
+    conn_close(core, u)
+    count_open(core, e)
+
+
+cdef void endpoints_adopt(core_t *core, const snapshot_t *snap) noexcept nogil:
+    cdef uint32_t i
+    cdef endpoint_t *e
+    for i in range(core.sb.endpoints):
+        if core.endpoints[i] != NULL:
+            core.endpoints[i].gone = 1
+    for i in range(snap.n_members):
+        e = core.endpoints[snap.members[i].slot]
+        if e != NULL and e.generation == snap.members[i].generation:
+            e.gone = 0
+    for i in range(core.sb.endpoints):
+        if core.endpoints[i] != NULL and core.endpoints[i].gone:
+            pool_drop(core, core.endpoints[i])

@@ -1,0 +1,440 @@
+"""The engine of one worker: one epoll set, one thread, no GIL while traffic flows.
+
+`turn` is called by the event loop of the worker when the epoll descriptor is readable. It stays inside as long as traffic
+keeps coming, so that under load a request costs no Python at all, and gives control back when a watched descriptor
+is readable, when a signal arrives, when nothing has come for LINGER_MS, or after STAY_MS in any case.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
+from turnout.ext.buffers cimport BUF_LARGE, BUF_SMALL, pool_close, pool_init
+from turnout.ext.conn cimport conn_close, conn_deadline, conn_new, conn_next_ready, conn_of_event
+from turnout.ext.core cimport (
+    CF_BLOCKED, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_WATCHED, CONN_CLIENT, CONN_LISTENER, CONN_TICK, CONN_UPSTREAM, CONN_WAKE,
+    CS_EXCHANGE, CS_IDLE, SCRATCH_BYTES, SLAB_CONNS, conn_t, core_t, endpoint_t, exch_t, log_t, service_state_t,
+)
+from turnout.ext.endpoint cimport endpoint_close, endpoints_adopt
+from turnout.ext.exchange cimport client_cut, client_event, client_timeout
+from turnout.ext.kernel cimport (
+    CLOCK_MONOTONIC, CLOCK_REALTIME, EINTR, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLHUP, EPOLLIN,
+    EPOLLOUT, EPOLLRDHUP, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, clock_gettime, clock_us, close, epoll_create1,
+    epoll_ctl, epoll_event, epoll_wait, errno, getrandom, itimerspec, read, timerfd_create, timerfd_settime, timespec,
+)
+from turnout.ext.listener cimport listener_event, listener_full, listener_pause, listener_resume
+from turnout.ext.logline cimport log_flush
+from turnout.ext.scoreboard cimport sb_map, sb_store64, sb_unmap
+from turnout.ext.select cimport select_adopt, selector_free, selector_new
+from turnout.ext.snapshot cimport Snapshot, snapshot_t
+from turnout.ext.timers cimport TICK_MS, timer_node_t, wheel_advance, wheel_init
+from turnout.ext.upstream cimport queue_wake, upstream_event, upstream_timeout
+
+cdef enum:
+    EVENTS = 512
+    LINGER_MS = 4             # wait for more traffic before going back to Python
+    STAY_MS = 50              # the longest stay away from Python's own timers
+    LOG_BYTES = 65536
+    LOG_FLUSH_MS = 1000
+    DRAIN_IDLE_MS = 1000      # an idle connection is told nothing: it gets this long to use or close itself
+
+cdef epoll_event events[EVENTS]
+cdef conn_t shape               # only to know where the timer stands in a connection
+
+
+cdef inline conn_t *conn_of(timer_node_t *node) noexcept nogil:
+    return <conn_t *>(<char *>node - (<char *>&shape.timer - <char *>&shape))
+
+
+# ---- one turn ---------------------------------------------------------------------------------------------------
+
+cdef void read_clock(core_t *core) noexcept nogil:
+    cdef timespec wall
+    core.now_us = clock_us()
+    core.now_ms = core.now_us // 1000
+    clock_gettime(CLOCK_REALTIME, &wall)
+    core.wall_ms = <uint64_t>wall.tv_sec * 1000 + <uint64_t>wall.tv_nsec // 1000000
+
+
+cdef void dispatch(core_t *core, epoll_event *event) noexcept nogil:
+    cdef conn_t *c = conn_of_event(core, event.data.u64)
+    cdef uint32_t what = event.events
+    if c == NULL:
+        return
+    if c.kind == CONN_CLIENT or c.kind == CONN_UPSTREAM:
+        if what & <uint32_t>EPOLLIN:
+            c.flags |= CF_READABLE
+        if what & <uint32_t>EPOLLOUT:
+            c.flags &= ~<uint32_t>CF_BLOCKED
+        if what & <uint32_t>EPOLLRDHUP:
+            c.flags |= CF_PEER_SHUT | CF_READABLE
+        if what & <uint32_t>(EPOLLHUP | EPOLLERR):
+            c.flags |= CF_DEAD | CF_READABLE
+        if c.kind == CONN_CLIENT:
+            client_event(core, c)
+        else:
+            upstream_event(core, c)
+    elif c.kind == CONN_LISTENER:
+        listener_event(core, c)
+    elif c.kind == CONN_TICK:
+        tick(core, c)
+    else:
+        core.attention = 1
+
+
+cdef void run_ready(core_t *core) noexcept nogil:
+    """Those that were put into the run queue this turn. Whoever comes in meanwhile has its turn too, within a bound."""
+    cdef uint32_t left = 4096
+    cdef conn_t *c
+    while left:
+        c = conn_next_ready(core)
+        if c == NULL:
+            return
+        left -= 1
+        if c.kind == CONN_CLIENT:
+            client_event(core, c)
+        elif c.kind == CONN_UPSTREAM and c.x != NULL:
+            upstream_event(core, c)
+
+
+cdef void fire(void *context, timer_node_t *node) noexcept nogil:
+    cdef core_t *core = <core_t *>context
+    cdef conn_t *c = conn_of(node)
+    if c.kind == CONN_CLIENT:
+        client_timeout(core, c)
+    elif c.kind == CONN_UPSTREAM:
+        upstream_timeout(core, c)
+
+
+cdef void tick(core_t *core, conn_t *c) noexcept nogil:
+    """The timerfd has fired: the wheel turns after the events of this round."""
+    cdef uint64_t times
+    read(c.fd, &times, sizeof(times))
+    core.tick_armed_ms = 0
+
+
+cdef void poll_queues(core_t *core) noexcept nogil:
+    """Room that another worker's release made is found by looking."""
+    cdef uint32_t i
+    for i in range(core.sb.services):
+        if core.services[i].n_queued:
+            queue_wake(core, i)
+
+
+cdef bint any_queued(core_t *core) noexcept nogil:
+    cdef uint32_t i
+    for i in range(core.sb.services):
+        if core.services[i].n_queued:
+            return True
+    return False
+
+
+cdef void arm_tick(core_t *core) noexcept nogil:
+    """Keep the timerfd running while anything waits for time to pass: every tick while requests queue, else coarser."""
+    cdef itimerspec when
+    cdef uint64_t due = core.now_ms + (TICK_MS if any_queued(core) else 100)
+    if core.tick_armed_ms and core.tick_armed_ms <= due:
+        return
+    if core.wheel.armed == 0 and core.log.n == 0 and not core.starved:
+        return
+    memset(&when, 0, sizeof(when))
+    when.it_value.tv_sec = <long>(due // 1000)
+    when.it_value.tv_nsec = <long>(due % 1000 * 1000000)
+    timerfd_settime(core.tickfd, TFD_TIMER_ABSTIME, &when, NULL)
+    core.tick_armed_ms = due
+
+
+cdef class Engine:
+    cdef core_t core
+    cdef uint32_t turns
+    cdef uint64_t advanced_ms
+    cdef uint64_t flushed_ms
+    cdef bint opened
+    cdef dict listeners          # slot -> conn index, as int
+    cdef dict wakes              # fd -> conn index
+    cdef list snapshots          # Snapshot objects still in use, the current one last
+
+    def __cinit__(self, int scoreboard_fd, int worker, *, uint64_t large_bytes=134217728):
+        self.listeners = {}
+        self.wakes = {}
+        self.snapshots = []
+        memset(&self.core, 0, sizeof(core_t))
+        self.core.epfd = -1
+        self.core.tickfd = -1
+        self.core.log.fd = -1
+        if sb_map(&self.core.sb, scoreboard_fd, <uint32_t>worker) < 0:
+            raise ValueError(f"descriptor {scoreboard_fd} is not a scoreboard of this layout")
+        if worker < 0 or <uint32_t>worker >= self.core.sb.workers:
+            raise ValueError(f"worker {worker} has no slab in a scoreboard of {self.core.sb.workers}")
+        self.opened = True
+        pool_init(&self.core.buffers, large_bytes)
+        read_clock(&self.core)
+        wheel_init(&self.core.wheel, self.core.now_ms)
+        self.advanced_ms = self.core.now_ms
+        self._allocate()
+        self._open_descriptors()
+
+    cdef int _allocate(self) except -1:
+        cdef core_t *core = &self.core
+        getrandom(&core.random, sizeof(core.random), 0)
+        core.selector = selector_new(&core.sb, core.random)
+        core.endpoints = <endpoint_t **>calloc(core.sb.endpoints, sizeof(endpoint_t *))
+        core.services = <service_state_t *>calloc(core.sb.services, sizeof(service_state_t))
+        core.scratch = <char *>malloc(SCRATCH_BYTES)
+        core.log.data = <char *>malloc(LOG_BYTES)
+        core.log.cap = LOG_BYTES
+        if (core.selector == NULL or core.endpoints == NULL or core.services == NULL or core.scratch == NULL
+                or core.log.data == NULL):
+            raise MemoryError
+        return 0
+
+    cdef int _open_descriptors(self) except -1:
+        cdef core_t *core = &self.core
+        core.epfd = epoll_create1(EPOLL_CLOEXEC)
+        core.tickfd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
+        if core.epfd < 0 or core.tickfd < 0:
+            raise OSError(errno, "cannot open the engine's epoll set and timer")
+        self._add(core.tickfd, CONN_TICK)
+        return 0
+
+    cdef conn_t *_at(self, index):
+        cdef uint32_t i = index
+        return &self.core.slab[i // SLAB_CONNS][i % SLAB_CONNS]
+
+    cdef object _add(self, int fd, int kind):
+        """Put a level-triggered descriptor into the set; its place in the slab."""
+        cdef conn_t *c = conn_new(&self.core, fd, kind)
+        if c == NULL:
+            raise MemoryError
+        if kind == CONN_LISTENER:
+            listener_resume(&self.core, c)
+        elif not self._watch_level(c):
+            raise OSError(errno, f"cannot watch descriptor {fd}")
+        return c.index
+
+    cdef bint _watch_level(self, conn_t *c):
+        cdef epoll_event event
+        event.events = <uint32_t>EPOLLIN
+        event.data.u64 = (<uint64_t>c.generation << 32) | c.index
+        return epoll_ctl(self.core.epfd, EPOLL_CTL_ADD, c.fd, &event) == 0
+
+    def fileno(self):
+        return self.core.epfd
+
+    def turn(self):
+        with nogil:
+            self._run()
+        self._forget_snapshots()
+
+    cdef void _run(self) noexcept nogil:
+        cdef core_t *core = &self.core
+        cdef int n, i, wait = 0
+        cdef uint64_t start_ms
+        read_clock(core)
+        start_ms = core.now_ms
+        core.attention = 0
+        while True:
+            n = epoll_wait(core.epfd, events, EVENTS, wait)
+            if n < 0 and errno == EINTR:
+                core.attention = 1
+            read_clock(core)
+            for i in range(n):
+                dispatch(core, &events[i])
+            run_ready(core)
+            self._time()
+            if core.attention or n <= 0 or core.now_ms - start_ms >= STAY_MS:
+                break
+            wait = 0 if core.ready != NULL else LINGER_MS
+        while core.ready != NULL:
+            run_ready(core)
+        core.sb.slab[core.sb.me].turns += 1
+        sb_store64(&core.sb.slab[core.sb.me].turn_ms, core.now_ms)
+        arm_tick(core)
+
+    cdef void _time(self) noexcept nogil:
+        cdef core_t *core = &self.core
+        if core.now_ms - self.advanced_ms < TICK_MS:
+            return
+        self.advanced_ms = core.now_ms
+        wheel_advance(&core.wheel, core.now_ms, fire, core)
+        poll_queues(core)
+        core.sb.slab[core.sb.me].buffers_small = core.buffers.n_used[BUF_SMALL]
+        core.sb.slab[core.sb.me].buffers_large = core.buffers.n_used[BUF_LARGE]
+        if core.starved and not core.draining:
+            resume_listeners(core)
+        if core.log.n and core.now_ms - self.flushed_ms >= LOG_FLUSH_MS:
+            self.flushed_ms = core.now_ms
+            log_flush(core)
+        run_ready(core)
+
+    def watch(self, int fd):
+        self.wakes[fd] = self._add(fd, CONN_WAKE)
+
+    def unwatch(self, int fd):
+        self._detach(self._at(self.wakes.pop(fd)))
+
+    cdef int _detach(self, conn_t *c) except -1:
+        """Forget a descriptor that stays the caller's."""
+        epoll_ctl(self.core.epfd, EPOLL_CTL_DEL, c.fd, NULL)
+        c.fd = -1
+        conn_close(&self.core, c)
+        return 0
+
+    def listen(self, uint32_t slot, int fd):
+        cdef conn_t *c
+        if self.core.snapshot == NULL:
+            raise RuntimeError("listen before the first snapshot")
+        if slot in self.listeners:
+            raise ValueError(f"listener {slot} is already open")
+        self.listeners[slot] = self._add(fd, CONN_LISTENER)
+        c = self._at(self.listeners[slot])
+        c.listener = <uint16_t>slot
+
+    def unlisten(self, uint32_t slot):
+        cdef conn_t *c = self._at(self.listeners.pop(slot))
+        if c.flags & CF_WATCHED:
+            epoll_ctl(self.core.epfd, EPOLL_CTL_DEL, c.fd, NULL)
+        conn_close(&self.core, c)
+
+    def load(self, Snapshot snapshot not None):
+        cdef core_t *core = &self.core
+        read_clock(core)
+        if select_adopt(core.selector, snapshot.ptr, core.now_ms) < 0:
+            raise MemoryError("no memory for the balancing state of this snapshot")
+        core.snapshot = snapshot.ptr
+        self.snapshots.append(snapshot)
+        with nogil:
+            endpoints_adopt(core, snapshot.ptr)
+            poll_queues(core)
+            run_ready(core)
+        sb_store64(&core.sb.slab[core.sb.me].snapshot, snapshot.version)
+        self._forget_snapshots()
+        return snapshot.version
+
+    cdef int _forget_snapshots(self) except -1:
+        """Snapshots that no exchange holds any more, but for the current one."""
+        if len(self.snapshots) > 1:
+            self.snapshots = [s for s in self.snapshots[:-1] if (<Snapshot>s).ptr.refs] + self.snapshots[-1:]
+        return 0
+
+    def log_to(self, int fd):
+        log_flush(&self.core)
+        if self.core.log.fd >= 0:
+            close(self.core.log.fd)
+        self.core.log.fd = fd
+
+    def flush(self):
+        log_flush(&self.core)
+
+    def drain(self):
+        for slot in list(self.listeners):
+            self.unlisten(slot)
+        self.core.draining = 1
+        read_clock(&self.core)
+        drain_idle(&self.core)
+        arm_tick(&self.core)
+
+    def abort(self):
+        cdef uint32_t cut = self.core.n_exchanges
+        read_clock(&self.core)
+        while self.core.clients != NULL:
+            client_cut(&self.core, self.core.clients)
+        log_flush(&self.core)
+        return cut
+
+    @property
+    def open_clients(self):
+        return self.core.n_clients
+
+    @property
+    def open_exchanges(self):
+        return self.core.n_exchanges
+
+    def close(self):
+        """Free everything; says what was not given back."""
+        if not self.opened:
+            return
+        self.abort()
+        for slot in list(self.listeners):
+            self.unlisten(slot)
+        for fd in list(self.wakes):
+            self.unwatch(fd)
+        leaks = self._leaks()
+        self._free()
+        assert not leaks, leaks
+
+    cdef str _leaks(self):
+        """Close idle upstream connections, then tell what is still held; empty when nothing is."""
+        cdef core_t *core = &self.core
+        cdef uint32_t i
+        for i in range(core.sb.endpoints):
+            while core.endpoints[i] != NULL and core.endpoints[i].idle != NULL:
+                endpoint_close(core, core.endpoints[i].idle)
+        held = {
+            "exchanges": core.n_exchanges, "clients": core.n_clients, "upstreams": core.n_upstreams,
+            "small buffers": core.buffers.n_used[BUF_SMALL], "large buffers": core.buffers.n_used[BUF_LARGE],
+        }
+        return ", ".join(f"{count} {name} not given back" for name, count in held.items() if count)
+
+    cdef int _free(self) except -1:
+        cdef core_t *core = &self.core
+        cdef uint32_t i
+        self.opened = False
+        if core.log.fd >= 0:
+            close(core.log.fd)
+        self.snapshots.clear()
+        free_exchanges(core)
+        for i in range(core.n_slab):
+            free(core.slab[i])
+        free(core.slab)
+        for i in range(core.sb.endpoints):
+            free(core.endpoints[i])
+        free(core.endpoints)
+        free(core.services)
+        free(core.scratch)
+        free(core.log.data)
+        if core.selector != NULL:
+            selector_free(core.selector)
+        pool_close(&core.buffers)
+        if core.tickfd >= 0:
+            close(core.tickfd)
+        if core.epfd >= 0:
+            close(core.epfd)
+        sb_unmap(&core.sb)
+        return 0
+
+    def __dealloc__(self):
+        if self.opened:
+            self._free()
+
+
+cdef void free_exchanges(core_t *core) noexcept nogil:
+    cdef exch_t *x
+    while core.free_exchanges != NULL:
+        x = core.free_exchanges
+        core.free_exchanges = x.next
+        free(x)
+
+
+cdef void resume_listeners(core_t *core) noexcept nogil:
+    cdef uint32_t i, k
+    cdef conn_t *c
+    core.starved = 0
+    for i in range(core.n_slab):
+        for k in range(SLAB_CONNS):
+            c = &core.slab[i][k]
+            if c.kind == CONN_LISTENER and not c.flags & CF_WATCHED:
+                if listener_full(core, c):
+                    core.starved = 1
+                else:
+                    listener_resume(core, c)
+
+
+cdef void drain_idle(core_t *core) noexcept nogil:
+    """Idle connections go at moments spread over a second, so that clients do not all come back at once."""
+    cdef conn_t *c = core.clients
+    cdef uint64_t spread = 0
+    while c != NULL:
+        if c.state != CS_EXCHANGE:
+            conn_deadline(core, c, DRAIN_IDLE_MS + spread % 1000)
+            spread += 17
+        c = c.next

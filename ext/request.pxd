@@ -1,0 +1,16 @@
+"""The request head as an upstream gets it."""
+
+from libc.stdint cimport uint32_t
+from turnout.ext.core cimport core_t, exch_t
+from turnout.ext.text cimport out_t
+
+cdef void request_head(core_t *core, exch_t *x, out_t *o) noexcept nogil
+"""Request line, Host, end-to-end fields, edits of the route, forwarded fields, request id, framing. o.full when it does
+not fit."""
+
+cdef void request_source(exch_t *x) noexcept nogil
+"""Set x.source and XF_TRUSTED from the peer's address and, if that is trusted, from X-Forwarded-For (or Forwarded): the
+last address in it that is not itself trusted."""
+
+cdef void request_identity(core_t *core, exch_t *x) noexcept nogil
+"""Set x.request_id: the client's X-Request-ID if it is short and plain, else a new one."""
