@@ -313,7 +313,7 @@ cdef class Engine:
     cdef int _forget_snapshots(self) except -1:
         """Snapshots that no exchange holds any more, but for the current one."""
         if len(self.snapshots) > 1:
-            self.snapshots = [s for s in self.snapshots[:-1] if (<Snapshot>s).ptr.refs] + self.snapshots[-1:]
+            self.snapshots = [s for s in self.snapshots if (<Snapshot>s).ptr.refs or (<Snapshot>s).ptr == self.core.snapshot]
         return 0
 
     def log_to(self, int fd):

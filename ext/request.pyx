@@ -10,7 +10,7 @@ from turnout.ext.headers cimport (
     field_t, head_t,
 )
 from turnout.ext.snapshot cimport (
-    FWD_RFC7239, FWD_X, HOST_ENDPOINT, HOST_LITERAL, cidr_t, listener_t,
+    FWD_RFC7239, FWD_X, HOST_ENDPOINT, HOST_LITERAL, cidr_t, listener_t, text_t,
 )
 from turnout.ext.text cimport address_parse, address_text, out_field, out_put, out_t, out_text, out_uint
 
@@ -58,21 +58,26 @@ cdef uint64_t dropped(const exch_t *x) noexcept nogil:
 cdef void put_target(const exch_t *x, out_t *o) noexcept nogil:
     cdef const head_t *h = &x.req
     cdef uint32_t cut = 0
-    cdef char *start
     if x.route.rewrite and h.path_len >= x.route.prefix.n:
-        cut = x.route.prefix.n
-        start = o.at
-        out_text(o, x.route.prefix_to)
-        # "/api/x" without "/api" is "/x"; with the prefix "/api/" it would be "x".
-        if (o.at == start or o.at[-1] != c'/') and (cut == h.path_len or x.head[h.path + cut] != c'/'):
-            if o.at == start or cut < h.path_len:
-                out_put(o, b"/", 1)
-        elif o.at > start and o.at[-1] == c'/' and cut < h.path_len and x.head[h.path + cut] == c'/':
-            cut += 1
+        cut = put_rewritten(x, o, x.route.prefix.n)
     out_put(o, x.head + h.path + cut, h.path_len - cut)
     if h.query:
         out_put(o, b"?", 1)
         out_put(o, x.head + h.query, h.query_len)
+
+
+cdef uint32_t put_rewritten(const exch_t *x, out_t *o, uint32_t cut) noexcept nogil:
+    """What replaces the matched prefix, and exactly one "/" before what follows; returns where that starts."""
+    cdef text_t to = x.route.prefix_to
+    cdef bint ends = to.n > 0 and to.p[to.n - 1] == c'/'
+    cdef bint goes_on = cut < x.req.path_len
+    cdef bint starts = goes_on and x.head[x.req.path + cut] == c'/'
+    out_text(o, to)
+    if goes_on and ends and starts:
+        return cut + 1
+    if (goes_on and not ends and not starts) or (not goes_on and to.n == 0):
+        out_put(o, b"/", 1)
+    return cut
 
 
 cdef void put_host(const exch_t *x, out_t *o) noexcept nogil:
