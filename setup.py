@@ -17,7 +17,7 @@ MODULES = [
 SANITIZE = os.environ.get("TURNOUT_SANITIZE") == "1"
 DEBUG = os.environ.get("TURNOUT_DEBUG") == "1" or SANITIZE
 
-cflags = ["-O2", "-fno-strict-aliasing", "-fno-plt", "-Wno-unused-function", "-Wno-unreachable-code"]
+cflags = ["-O2", "-fno-strict-aliasing", "-fno-plt", "-Wno-unused-function", "-Wno-unreachable-code", "-Wno-sign-compare"]
 ldflags: list[str] = []
 if SANITIZE:
     cflags += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g", "-fno-sanitize-recover=undefined"]

@@ -16,7 +16,7 @@ from turnout.ext.headers cimport (
     H_COOKIE, HEAD_CHUNKED, HEAD_CLOSE, HEAD_EXPECT, HEAD_KEEP_ALIVE, M_CONNECT, M_HEAD, cookie_find, equals_lower, field_t, head_t,
 )
 from turnout.ext.http1 cimport (
-    HEAD_BAD_VERSION, HEAD_LINE_TOO_LONG, HEAD_NEED_MORE, HEAD_NOT_IMPLEMENTED, HEAD_TOO_LARGE, head_error,
+    HEAD_BAD_VERSION, HEAD_LINE_TOO_LONG, HEAD_NEED_MORE, HEAD_TOO_LARGE, head_error,
     head_limits_t, parse_request, parse_trailers,
 )
 from turnout.ext.request cimport request_identity, request_source
@@ -167,10 +167,8 @@ cdef void head_refused(core_t *core, exch_t *x, int why) noexcept nogil:
         respond_local(core, x, 431, CAUSE_CLIENT, b"the request head is larger than this listener allows")
     elif why == HEAD_BAD_VERSION:
         respond_local(core, x, 505, CAUSE_CLIENT, b"only HTTP/1.0 and HTTP/1.1 are spoken here")
-    elif why == HEAD_NOT_IMPLEMENTED:
-        respond_local(core, x, 501, CAUSE_CLIENT, b"no transfer coding but chunked is known here")
     else:
-        respond_local(core, x, 400, CAUSE_CLIENT, head_error(&x.req))
+        respond_local(core, x, 400, CAUSE_CLIENT, head_error())
 
 
 cdef void request_identity_new(core_t *core, exch_t *x) noexcept nogil:

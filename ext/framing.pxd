@@ -4,7 +4,7 @@
 the framing it stood behind. `chunk_frame` does the reverse using free room before and after the data.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum body_kind:
     BODY_NONE = 0
@@ -25,7 +25,8 @@ cdef enum chunk_phase:
 
 cdef struct body_t:
     uint64_t left             # BODY_LENGTH: bytes to come; BODY_CHUNKED: bytes left of the current chunk
-    uint32_t overhead         # BODY_CHUNKED: framing bytes since the last data byte; bounded against abuse
+    uint32_t overhead         # BODY_CHUNKED: framing bytes not yet paid for by data; bounded against abuse
+    uint16_t extension        # BODY_CHUNKED: bytes of the current chunk's extensions
     uint8_t kind              # body_kind
     uint8_t phase             # chunk_phase
 
@@ -42,6 +43,10 @@ cdef enum:
 cdef int body_feed(body_t *b, char *p, uint32_t n, uint32_t *data, uint32_t *used) noexcept nogil
 """Take up to n raw bytes at p. On return p[0:*data] is plain body data, *used raw bytes were consumed (bytes behind
 them belong to what follows: trailers or the next message). Returns FRAME_*. BODY_CLOSE takes all and never ends."""
+
+cdef uint32_t size_line(uint32_t n, char *end) noexcept nogil
+"""The size line of a chunk of n bytes, written so that it ends at `end` (CHUNK_ROOM_BEFORE bytes before it are needed);
+returns its length."""
 
 cdef uint32_t chunk_frame(char *data, uint32_t n) noexcept nogil
 """Frame n > 0 bytes at `data` as one chunk, in place: writes the size line before `data` (CHUNK_ROOM_BEFORE free bytes

@@ -39,13 +39,16 @@ cdef enum header_id:
     H_X_REAL_IP
     H_N
 
+# skip = 1 for the hop-by-hop fields (RFC 9110 7.6.1: Connection, Keep-Alive, Proxy-Connection, TE, Transfer-Encoding,
+# Upgrade), for Content-Length, which the serialiser writes anew from what was parsed, and for what Connection names. A
+# Connection field cannot name away Host, Cookie, Set-Cookie, Content-Type, Date, Expect, Trailer or Idempotency-Key.
 cdef struct field_t:
     uint32_t name             # offset from the head's first byte
     uint32_t value            # offset of the value, optional white space trimmed
     uint32_t value_len
     uint16_t name_len
     uint8_t id                # header_id
-    uint8_t skip              # 1: hop-by-hop (RFC 9110 7.6.1) or named by Connection; not forwarded
+    uint8_t skip              # 1: not forwarded as it stands, see below
 
 cdef enum method_id:
     M_OTHER = 0
@@ -73,13 +76,14 @@ cdef struct head_t:
     uint32_t length           # bytes of the whole head, the empty line included
     uint32_t target           # request: what follows the method; response: the reason phrase
     uint32_t target_len
-    uint32_t path             # request: origin-form path without the query ("*" for OPTIONS *)
+    uint32_t path             # request: path without the query ("*" for OPTIONS *; "/" where absolute-form has none)
     uint32_t path_len
     uint32_t query            # request: after "?", not including it
     uint32_t query_len        # 0 with query == 0: none
     uint32_t authority        # request: host[:port] from absolute-form or Host
     uint32_t authority_len
-    uint32_t method_len       # the method's name stands at offset 0
+    uint32_t start            # where the start line begins: 0, or 2 behind one tolerated empty line (RFC 9112 2.2)
+    uint32_t method_len       # the method's name stands at `start`
     int64_t content_length    # -1: no field
     uint16_t status           # response only
     uint16_t n_fields

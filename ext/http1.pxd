@@ -15,7 +15,6 @@ cdef enum:
     HEAD_LINE_TOO_LONG = -3   # 414
     HEAD_TOO_LARGE = -4       # 431: bytes or fields
     HEAD_BAD_VERSION = -5     # 505: HTTP/2 and above in an HTTP/1 line
-    HEAD_NOT_IMPLEMENTED = -6 # 501: a transfer coding other than chunked
 
 cdef struct head_limits_t:
     uint32_t line             # bytes of the request line
@@ -28,5 +27,5 @@ cdef int parse_trailers(const char *p, uint32_t n, const head_limits_t *limits, 
 """The trailer section after the last chunk, its closing empty line included. Fields that must not stand in
 trailers (framing, routing, authentication: RFC 9110 6.5.1) get skip = 1. An empty section is 2 bytes, 0 fields."""
 
-cdef const char *head_error(const head_t *h) noexcept nogil
-"""One short phrase for the last malformed head parsed by this thread: what was wrong."""
+cdef const char *head_error() noexcept nogil
+"""One short phrase for the last malformed head that this process parsed: what was wrong. Static storage."""

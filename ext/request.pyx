@@ -6,8 +6,8 @@ from turnout.ext.core cimport SF_ENDED, XF_TRUSTED, core_t, exch_t
 from turnout.ext.edits cimport put_fields
 from turnout.ext.framing cimport BODY_CHUNKED, BODY_LENGTH
 from turnout.ext.headers cimport (
-    H_EXPECT, H_FORWARDED, H_HOST, H_X_FORWARDED_FOR, H_X_FORWARDED_HOST, H_X_FORWARDED_PROTO, H_X_REQUEST_ID,
-    field_t, head_t,
+    HEAD_ABSOLUTE, H_EXPECT, H_FORWARDED, H_HOST, H_X_FORWARDED_FOR, H_X_FORWARDED_HOST, H_X_FORWARDED_PROTO, H_X_REQUEST_ID,
+    M_OPTIONS, field_t, head_t,
 )
 from turnout.ext.snapshot cimport (
     FWD_RFC7239, FWD_X, HOST_ENDPOINT, HOST_LITERAL, cidr_t, listener_t, text_t,
@@ -21,7 +21,7 @@ cdef enum:
 
 cdef void request_head(core_t *core, exch_t *x, out_t *o) noexcept nogil:
     cdef const head_t *h = &x.req
-    out_put(o, x.head, h.method_len)
+    out_put(o, x.head + h.start, h.method_len)
     out_put(o, b" ", 1)
     put_target(x, o)
     out_put(o, b" HTTP/1.1\r\nHost: ", 17)
@@ -58,6 +58,9 @@ cdef uint64_t dropped(const exch_t *x) noexcept nogil:
 cdef void put_target(const exch_t *x, out_t *o) noexcept nogil:
     cdef const head_t *h = &x.req
     cdef uint32_t cut = 0
+    if h.method == M_OPTIONS and h.flags & HEAD_ABSOLUTE and h.path < h.authority and not h.query:
+        out_put(o, b"*", 1)
+        return
     if x.route.rewrite and h.path_len >= x.route.prefix.n:
         cut = put_rewritten(x, o, x.route.prefix.n)
     out_put(o, x.head + h.path + cut, h.path_len - cut)

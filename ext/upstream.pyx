@@ -15,7 +15,7 @@ from turnout.ext.core cimport (
 )
 from turnout.ext.endpoint cimport endpoint_close, endpoint_connect, endpoint_get, endpoint_keep, endpoint_reuse
 from turnout.ext.framing cimport (
-    BODY_CHUNKED, BODY_CLOSE, BODY_LENGTH, BODY_NONE, CHUNK_ROOM_BEFORE, CHUNK_SIZE, chunk_frame,
+    BODY_CHUNKED, BODY_CLOSE, BODY_LENGTH, BODY_NONE, CHUNK_ROOM_BEFORE, CHUNK_SIZE, size_line,
 )
 from turnout.ext.headers cimport (
     H_IDEMPOTENCY_KEY, HEAD_CHUNKED, HEAD_CLOSE, HEAD_KEEP_ALIVE, M_DELETE, M_GET, M_HEAD, M_OPTIONS, M_PUT, M_TRACE,
@@ -251,8 +251,6 @@ cdef void request_went(core_t *core, exch_t *x) noexcept nogil:
 
 
 cdef void put_body_at_hand(exch_t *x, out_t *o) noexcept nogil:
-    cdef char *data
-    cdef uint32_t before
     if x.up.out != BODY_CHUNKED:
         out_put(o, &x.head_buf.base[0] + x.body_off, x.body_n)
         return
@@ -263,29 +261,11 @@ cdef void put_body_at_hand(exch_t *x, out_t *o) noexcept nogil:
 
 
 cdef void put_chunk(out_t *o, const char *p, uint32_t n) noexcept nogil:
-    cdef char size[16]
-    cdef uint32_t before = chunk_frame_size(n, size)
-    out_put(o, size, before)
+    cdef char size[CHUNK_ROOM_BEFORE]
+    cdef uint32_t before = size_line(n, size + CHUNK_ROOM_BEFORE)
+    out_put(o, size + CHUNK_ROOM_BEFORE - before, before)
     out_put(o, p, n)
     out_put(o, b"\r\n", 2)
-
-
-cdef uint32_t chunk_frame_size(uint32_t n, char *out) noexcept nogil:
-    """The size line of a chunk of n bytes."""
-    cdef char room[CHUNK_ROOM_BEFORE + 4]
-    cdef uint32_t i = CHUNK_ROOM_BEFORE, d
-    room[i - 1] = c'\n'
-    room[i - 2] = c'\r'
-    i -= 2
-    while True:
-        d = n & 15
-        i -= 1
-        room[i] = <char>(d + (c'0' if d < 10 else c'a' - 10))
-        n >>= 4
-        if n == 0:
-            break
-    memcpy(out, &room[i], CHUNK_ROOM_BEFORE - i)
-    return CHUNK_ROOM_BEFORE - i
 
 
 # ---- events -----------------------------------------------------------------------------------------------------
