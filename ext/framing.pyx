@@ -132,7 +132,7 @@ cdef uint32_t chunk_frame(char *data, uint32_t n) noexcept nogil:
     return size_line(n, data)
 
 
-def _decode(bytes raw, list cuts=()):
+def _decode(bytes raw, cuts=()):
     """Test access: feed `raw` cut at the given offsets; (data, bytes left over, whether it ended) or None when malformed."""
     cdef body_t body
     cdef uint32_t data = 0, used = 0
