@@ -35,6 +35,8 @@ cdef void pool_close(buf_pool_t *pool) noexcept nogil
 cdef buf_t *buf_take(buf_pool_t *pool, uint32_t klass) noexcept nogil
 """An empty buffer with off = end = HEADROOM, NULL when memory is out. The caller owns it until buf_give."""
 cdef void buf_give(buf_pool_t *pool, buf_t *b) noexcept nogil
+cdef bint buf_slide(buf_t *b) noexcept nogil
+"""Make room behind the data, moving it to the front if need be; False when the buffer is full of it."""
 cdef void buf_give_chain(buf_pool_t *pool, buf_t *b) noexcept nogil
 
 cdef inline uint32_t buf_left(const buf_t *b) noexcept nogil:

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memmove, memset
 
 cdef enum:
     KEEP_SMALL = 64
@@ -60,6 +60,18 @@ cdef void buf_give(buf_pool_t *pool, buf_t *b) noexcept nogil:
     b.next = pool.free[b.klass]
     pool.free[b.klass] = b
     pool.n_free[b.klass] += 1
+
+
+cdef bint buf_slide(buf_t *b) noexcept nogil:
+    cdef uint32_t n = buf_left(b)
+    if buf_room(b):
+        return True
+    if b.off == HEADROOM:
+        return False
+    memmove(&b.base[0] + HEADROOM, buf_data(b), n)
+    b.off = HEADROOM
+    b.end = HEADROOM + n
+    return True
 
 
 cdef void buf_give_chain(buf_pool_t *pool, buf_t *b) noexcept nogil:

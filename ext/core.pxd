@@ -72,6 +72,7 @@ cdef enum stream_flag:
     SF_ENDED = 1              # the source's message is complete
     SF_SOURCE_EOF = 2
     SF_FLUSHED = 4            # ... and all of it is written
+    SF_READ = 16              # something was read from the source
     SF_FULL = 8               # the last read filled its buffer: larger ones pay
 
 # One direction of an exchange: bytes from a source connection through their framing to a sink.

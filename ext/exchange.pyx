@@ -1,8 +1,8 @@
 """See exchange.pxd."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp
-from turnout.ext.buffers cimport BUF_SMALL, HEADROOM, buf_data, buf_give, buf_left, buf_room, buf_t, buf_tail, buf_take
+from libc.string cimport memcmp, memmove
+from turnout.ext.buffers cimport BUF_SMALL, buf_data, buf_give, buf_left, buf_room, buf_slide, buf_t, buf_tail, buf_take
 from turnout.ext.conn cimport IO_BLOCKED, conn_deadline, conn_recv
 from turnout.ext.core cimport (
     CF_BLOCKED, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_HEAD, CS_IDLE, CS_LINGER, SF_ENDED, SF_FLUSHED,
@@ -97,7 +97,7 @@ cdef void client_parse(core_t *core, conn_t *c, uint32_t seen) noexcept nogil:
     limits.head = listener.head_max
     limits.fields = listener.fields_max
     used = parse_request(buf_data(c.inb), buf_left(c.inb), seen, &limits, &x.req)
-    if used == HEAD_NEED_MORE and make_room(c):
+    if used == HEAD_NEED_MORE and buf_slide(c.inb):
         exchange_free(core, x)
         if c.state == CS_IDLE:
             c.state = CS_HEAD
@@ -113,26 +113,6 @@ cdef void client_parse(core_t *core, conn_t *c, uint32_t seen) noexcept nogil:
     else:
         head_refused(core, x, HEAD_TOO_LARGE if used == HEAD_NEED_MORE else used)
 
-
-cdef bint make_room(conn_t *c) noexcept nogil:
-    """Room for more of a head; False when the buffer is full with it."""
-    cdef uint32_t n = buf_left(c.inb)
-    if buf_room(c.inb):
-        return True
-    if c.inb.off == HEADROOM:
-        return False
-    slide(c.inb, n)
-    return True
-
-
-cdef extern from "<string.h>" nogil:
-    void *memmove(void *, const void *, size_t)
-
-
-cdef void slide(buf_t *b, uint32_t n) noexcept nogil:
-    memmove(&b.base[0] + HEADROOM, buf_data(b), n)
-    b.off = HEADROOM
-    b.end = HEADROOM + n
 
 
 cdef void exchange_open(core_t *core, conn_t *c, exch_t *x, const listener_t *listener) noexcept nogil:

@@ -20,6 +20,7 @@ from turnout.ext.text cimport out_field, out_length, out_open, out_put, out_t, o
 
 cdef enum:
     LINGER_MS = 2000
+    DRAIN_IDLE_MS = 1000      # while draining: for one more request, which is told to close
 
 cdef extern from *:
     """
@@ -119,7 +120,6 @@ cdef bint respond_interim(core_t *core, exch_t *x, const head_t *h, const char *
     out_put(&o, b"\r\n", 2)
     if o.full:
         return True
-    x.interim += 1
     b = buf_copy(core, core.scratch, out_length(&o))
     if b == NULL:
         return False
@@ -313,9 +313,9 @@ cdef void respond_flush_local(core_t *core, exch_t *x) noexcept nogil:
 cdef void respond_finish(core_t *core, exch_t *x) noexcept nogil:
     cdef conn_t *c = x.client
     cdef buf_t *rest = x.rest
-    cdef bint close = x.flags & XF_CLOSE or core.draining
     cdef bint unread = not x.up.flags & SF_ENDED
-    cdef uint32_t keepalive_ms = x.listener.keepalive_ms
+    cdef bint close = x.flags & XF_CLOSE or unread
+    cdef uint32_t keepalive_ms = DRAIN_IDLE_MS if core.draining else x.listener.keepalive_ms
     x.state = XS_DONE
     x.bytes_out = x.down.wire
     x.done_us = core.now_us

@@ -8,7 +8,7 @@ from turnout.ext.buffers cimport (
 )
 from turnout.ext.conn cimport IO_BLOCKED, IO_ERROR, conn_recv, conn_send
 from turnout.ext.core cimport (
-    CF_BLOCKED, CF_READABLE, SF_ENDED, SF_FLUSHED, SF_FULL, SF_SOURCE_EOF, conn_t, core_t, stream_t,
+    CF_BLOCKED, CF_READABLE, SF_ENDED, SF_FLUSHED, SF_FULL, SF_READ, SF_SOURCE_EOF, conn_t, core_t, stream_t,
 )
 from turnout.ext.framing cimport (
     BODY_CHUNKED, BODY_CLOSE, BODY_LENGTH, CHUNK_DONE, CHUNK_TRAILERS, FRAME_END, FRAME_MALFORMED, body_feed,
@@ -254,6 +254,7 @@ cdef int read_some(core_t *core, stream_t *s, conn_t *source, buf_t **rest) noex
             return PUMP_SOURCE
         return PUMP_SOURCE_BROKEN if got == IO_ERROR else source_ended(core, s)
     b.end += <uint32_t>got
+    s.flags |= SF_READ
     if buf_room(b):
         s.flags &= ~<uint32_t>SF_FULL
     else:

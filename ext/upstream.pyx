@@ -4,12 +4,12 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from turnout.ext.account cimport account_attempt
 from turnout.ext.buffers cimport (
-    BUF_LARGE, BUF_SMALL, HEADROOM, buf_data, buf_give, buf_left, buf_room, buf_t, buf_tail, buf_take,
+    BUF_LARGE, BUF_SMALL, HEADROOM, buf_data, buf_give, buf_left, buf_room, buf_slide, buf_t, buf_tail, buf_take,
 )
 from turnout.ext.conn cimport IO_BLOCKED, IO_ERROR, conn_deadline, conn_ready, conn_recv, conn_send
 from turnout.ext.core cimport (
     CF_BLOCKED, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_REUSED, CS_BUSY, CS_CONNECTING, CS_POOLED, SCRATCH_BYTES,
-    SF_ENDED, SF_FLUSHED, TRIED_MAX, XF_ANSWERED, XF_CLIENT_10, XF_CLOSE, XF_FRESH, XF_FROM_POOL, XF_HEAD_ONLY,
+    SF_ENDED, SF_FLUSHED, SF_READ, TRIED_MAX, XF_ANSWERED, XF_CLIENT_10, XF_CLOSE, XF_FRESH, XF_FROM_POOL, XF_HEAD_ONLY,
     XF_PICKED, XF_REPLAYABLE, XF_SAMPLED, XF_SENT, XF_STICKY_ISSUE, XF_UP_DEAF, XF_UP_KEEP, XS_CONNECTING, XS_QUEUED,
     XS_RESPONDING, XS_START, XS_WAITING, conn_t, core_t, endpoint_t, exch_t, service_state_t,
 )
@@ -179,6 +179,7 @@ cdef void attempt(core_t *core, exch_t *x) noexcept nogil:
     cdef endpoint_t *e = endpoint_get(core, x.pick.member)
     cdef conn_t *u = NULL
     x.flags &= ~<uint32_t>(XF_FROM_POOL | XF_SENT | XF_UP_KEEP | XF_UP_DEAF)
+    x.up.flags &= ~<uint32_t>SF_FLUSHED
     if e == NULL:
         account_attempt(core, x, OUT_CANCEL)
         respond_local(core, x, 503, CAUSE_PROXY, b"the proxy is out of memory")
@@ -290,7 +291,7 @@ cdef void upstream_event(core_t *core, conn_t *u) noexcept nogil:
 cdef void upstream_body(core_t *core, exch_t *x) noexcept nogil:
     cdef buf_t *rest
     cdef conn_t *u = x.upstream
-    cdef uint64_t before = x.up.wire, read_before = x.up.bytes
+    cdef uint64_t before = x.up.wire
     cdef int stop
     if x.flags & XF_UP_DEAF or x.up.flags & SF_FLUSHED:
         return
@@ -299,7 +300,7 @@ cdef void upstream_body(core_t *core, exch_t *x) noexcept nogil:
         x.rest = rest
     if x.up.wire > before and not x.flags & XF_SENT:
         request_went(core, x)
-    if x.up.bytes > read_before:
+    if x.up.flags & SF_READ:
         x.flags &= ~<uint32_t>XF_REPLAYABLE
         if x.listener.body_max and x.up.bytes > x.listener.body_max and not x.flags & XF_ANSWERED:
             upstream_drop(core, x, OUT_CANCEL)
@@ -456,7 +457,7 @@ cdef int take_heads(core_t *core, exch_t *x, uint32_t seen) noexcept nogil:
     while True:
         used = parse_response(buf_data(u.inb), buf_left(u.inb), seen, &RESPONSE_LIMITS, &answer)
         if used == HEAD_NEED_MORE:
-            if buf_room(u.inb):
+            if buf_slide(u.inb):
                 return 1
             used = -1
         if used < 0 or answer.status == 101:
