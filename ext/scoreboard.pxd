@@ -5,6 +5,7 @@ One memfd, mapped by the supervisor and every worker. Groups of fields by who wr
   any worker   sb_breaker_t.word and sticky entries, by compare-and-swap
   worker w     its slab: sb_worker_t, inflight[], queued[], stats[], routes[], listeners[]
 Readers add up slabs. A dead worker's slab is settled by the supervisor: in-flight to zero, totals kept.
+When a slot is given to another owner the supervisor writes the sums so far into the base, which readers subtract.
 All loads and stores of shared words are relaxed atomics unless a comment says otherwise.
 """
 
@@ -64,6 +65,8 @@ cdef struct sb_header_t:
     uint64_t bytes            # size of the mapping
     uint64_t started_ms       # wall clock, Unix epoch
     uint64_t snapshot         # version that workers should have
+    uint64_t changes          # raised (sb_changed) after every change of an endpoint, a group or a breaker's state:
+                              # whoever keeps something derived from them builds it anew when this has moved
 
 # Written by the supervisor. One cache line.
 cdef struct sb_endpoint_t:
@@ -82,12 +85,38 @@ cdef struct sb_group_t:
 cdef enum:
     SHARE_UNIT = 1000000
 
-# One cache line; `word` is changed by compare-and-swap only (breaker.pxd names its bits).
+# One cache line; `word` is changed by compare-and-swap only, by breaker.pyx.
 cdef struct sb_breaker_t:
     uint64_t word
     uint64_t trips            # atomic add
     uint64_t changed_ms       # CLOCK_MONOTONIC of the last change of state
     uint64_t pad[5]
+
+cdef enum brk_state_t:
+    BRK_CLOSED = 0
+    BRK_OPEN
+    BRK_HALF_OPEN
+    BRK_STATES
+
+# Word: state 2, failures 10, streak 4, probes 6, successes 6, epoch 4, deadline 32 bits, from the lowest.
+cdef inline uint32_t brk_state(uint64_t word) noexcept nogil:
+    return word & 3
+cdef inline uint32_t brk_failures(uint64_t word) noexcept nogil:
+    """In a row."""
+    return (word >> 2) & 1023
+cdef inline uint32_t brk_streak(uint64_t word) noexcept nogil:
+    """Trips in a row; the exponent of the open time."""
+    return (word >> 12) & 15
+cdef inline uint32_t brk_probes(uint64_t word) noexcept nogil:
+    """Tokens taken."""
+    return (word >> 16) & 63
+cdef inline uint32_t brk_successes(uint64_t word) noexcept nogil:
+    return (word >> 22) & 63
+cdef inline uint32_t brk_epoch(uint64_t word) noexcept nogil:
+    return (word >> 28) & 15
+cdef inline uint32_t brk_deadline(uint64_t word) noexcept nogil:
+    """OPEN: when probes may begin. HALF_OPEN: when the lease is over. CLOSED: until when a trip continues the streak."""
+    return word >> 32
 
 # One entry of the sticky-by-source table; key 0: free. Written by compare-and-swap on `key`, then plain stores.
 cdef struct sb_sticky_t:
@@ -191,6 +220,11 @@ cdef struct sb_t:
     sb_reqstat_t *listenstat[SB_WORKERS_MAX]
     sb_svcstat_t *svcstat[SB_WORKERS_MAX]
     uint32_t *listen_open[SB_WORKERS_MAX]   # by worker, then listener: open client connections
+    int32_t *groupflight[SB_WORKERS_MAX]    # by worker, then group: requests in flight
+    sb_epstat_t *base_epstat  # written by the supervisor: what a slot's former owners counted
+    sb_reqstat_t *base_routestat
+    sb_reqstat_t *base_listenstat
+    sb_svcstat_t *base_svcstat
 
 cdef extern from *:
     """
@@ -233,3 +267,16 @@ cdef inline int64_t sb_inflight(const sb_t *sb, uint32_t endpoint) noexcept nogi
     for w in range(sb.workers):
         total += sb_loadi(&sb.inflight[w][endpoint])
     return total
+
+cdef inline int64_t sb_groupflight(const sb_t *sb, uint32_t group) noexcept nogil:
+    """Requests in flight in a version group, over all workers."""
+    cdef int64_t total = 0
+    cdef uint32_t w
+    for w in range(sb.workers):
+        total += sb_loadi(&sb.groupflight[w][group])
+    return total
+
+cdef inline void sb_changed(sb_t *sb) noexcept nogil:
+    """Make what was stored before visible to everyone's next pick."""
+    sb_fence()
+    sb_add(&sb.header.changes, 1)
