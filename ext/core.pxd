@@ -16,7 +16,7 @@ from turnout.ext.framing cimport body_t
 from turnout.ext.headers cimport head_t
 from turnout.ext.scoreboard cimport sb_t
 from turnout.ext.select cimport TRIED_MAX, pick_t, selector_t
-from turnout.ext.snapshot cimport listener_t, route_t, service_t, snapshot_t
+from turnout.ext.snapshot cimport listener_t, member_t, route_t, service_t, snapshot_t
 from turnout.ext.timers cimport timer_node_t, timer_wheel_t
 
 cdef enum conn_kind:
@@ -139,6 +139,7 @@ cdef struct exch_t:
     uint8_t id_len
     char request_id[64]
     pick_t pick
+    const member_t *last      # who was picked last
     uint32_t n_tried
     uint32_t tried[TRIED_MAX]
     uint8_t source[16]        # the client's address: the peer's, or what a trusted proxy says it is

@@ -92,6 +92,7 @@ cdef int pick(core_t *core, exch_t *x) noexcept nogil:
     if verdict != PICK_OK:
         return verdict
     x.flags |= XF_PICKED
+    x.last = x.pick.member
     x.pick_us = core.now_us
     x.connected_us = 0
     x.sent_us = 0

@@ -1,0 +1,462 @@
+"""What a configuration file says, with every default. Durations are milliseconds, sizes bytes.
+
+Each class is one table of the file; docs/configuration.md describes every key.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from turnout.proxy.units import parse_duration, parse_size
+
+Duration = Annotated[int, BeforeValidator(parse_duration)]
+Size = Annotated[int, BeforeValidator(parse_size)]
+
+Balance = Literal[
+    "round_robin",
+    "least_connections",
+    "weighted_round_robin",
+    "ip_hash",
+    "random",
+    "least_response_time",
+    "consistent_hash",
+]
+
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\uffff]*")
+HOST_PATTERN = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
+PATH = re.compile(r"/[\x21-\x22\x24-\x3e\x40-\x7e]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+WRITTEN_BY_PROXY = frozenset(
+    {
+        "host",
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "keep-alive",
+        "upgrade",
+        "te",
+        "trailer",
+        "x-request-id",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "forwarded",
+    }
+)
+
+
+def check_name(value: str, what: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError(f'"{value}" is not {what}; use up to 64 letters, digits, ".", "_" and "-"')
+    return value
+
+
+def check_address(value: str, *, what: str, any_host: bool) -> str:
+    """host:port, [IPv6]:port or unix:/path."""
+    if value.startswith("unix:"):
+        if not value[5:].startswith("/") or len(value[5:]) > 107:
+            raise ValueError(f'"{value}" is not {what}; a unix socket is "unix:/absolute/path" of at most 107 bytes')
+        return value
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):(\d{1,5})", value)
+    if not match or not (any_host or match[1]) or not 1 <= int(match[2]) <= 65535:
+        raise ValueError(f'"{value}" is not {what}; write "host:port", "[IPv6]:port" or "unix:/path"')
+    return value
+
+
+def check_bind(value: str) -> str:
+    return check_address(value, what="an address to listen on", any_host=True)
+
+
+def check_causes(value: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, ...]:
+    """Words, single statuses ("503") and classes ("5xx")."""
+    for item in value:
+        if item not in words and not re.fullmatch(r"[1-5](xx|\d\d)", item):
+            raise ValueError(f'"{item}" is not one of {", ".join(words)}, a status like "503" or a class like "5xx"')
+    return value
+
+
+class Table(BaseModel):
+    """A table of the file: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class AccessLog(Table):
+    path: str = "off"
+    sample: float = Field(default=1.0, ge=0, le=1)
+    slow: Duration = Field(default="1s", validate_default=True)  # type: ignore[assignment]
+    errors: bool = True
+
+
+class Proxy(Table):
+    workers: int | Literal["auto"] = "auto"
+    grace: Duration = "30s"  # type: ignore[assignment]
+    state: str | None = None
+    max_endpoints: int = Field(default=4096, ge=1, le=65536)
+    sticky_table: int = Field(default=65536, ge=1024, le=1 << 24)
+    buffers: Size = "128MB"  # type: ignore[assignment]
+    access_log: AccessLog = AccessLog()
+
+    @field_validator("workers")
+    @classmethod
+    def _some_workers(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and not 1 <= value <= 64:
+            raise ValueError('workers is "auto" (one per CPU) or a number from 1 to 64')
+        return value
+
+    @field_validator("sticky_table")
+    @classmethod
+    def _power_of_two(cls, value: int) -> int:
+        return 1 << (value - 1).bit_length()
+
+
+class Control(Table):
+    listen: str = "127.0.0.1:9900"
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return check_bind(value)
+
+
+class ListenerTimeouts(Table):
+    header: Duration = "10s"  # type: ignore[assignment]
+    body: Duration = "60s"  # type: ignore[assignment]
+    body_rate: Size = "240B"  # type: ignore[assignment]
+    keepalive: Duration = "75s"  # type: ignore[assignment]
+    half_close: Duration = "1s"  # type: ignore[assignment]
+
+
+class ListenerLimits(Table):
+    connections: int = Field(default=0, ge=0)
+    line: Size = Field(default="8kB", validate_default=True, ge=256, le=16384)  # type: ignore[assignment]
+    head: Size = Field(default="32kB", validate_default=True, ge=1024, le=32768)  # type: ignore[assignment]
+    fields: int = Field(default=100, ge=1, le=100)
+    body: Size = "0B"  # type: ignore[assignment]
+    requests: int = Field(default=0, ge=0)
+
+
+class Listener(Table):
+    bind: str
+    protocol: Literal["http"] = "http"
+    backlog: int = Field(default=4096, ge=1, le=65535)
+    timeouts: ListenerTimeouts = ListenerTimeouts()
+    limits: ListenerLimits = ListenerLimits()
+    trusted: tuple[str, ...] = ()
+    forwarded: tuple[Literal["x-forwarded", "forwarded"], ...] = ("x-forwarded",)
+
+    @field_validator("bind")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return check_bind(value)
+
+    @field_validator("trusted")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            try:
+                ipaddress.ip_network(item, strict=False)
+            except ValueError:
+                raise ValueError(f'"{item}" is not a network; write an address or CIDR like "10.0.0.0/8"') from None
+        return value
+
+
+class Endpoint(Table):
+    address: str
+    weight: int = Field(default=1, ge=0, le=65535)
+    version: str = "v1"
+    priority: int = Field(default=0, ge=0, le=255)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"address": value} if isinstance(value, str) else value
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        return check_address(value, what="an endpoint's address", any_host=False)
+
+    @field_validator("version")
+    @classmethod
+    def _version(cls, value: str) -> str:
+        return check_name(value, "a version")
+
+
+class Sticky(Table):
+    cookie: str | None = None
+    source: bool = False
+    ttl: Duration = "30m"  # type: ignore[assignment]
+    sliding: bool = True
+    key: str | None = None
+    http_only: bool = True
+    same_site: Literal["Lax", "Strict", "None", "unset"] = "Lax"
+    secure: bool = False
+    path: str = "/"
+    domain: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.cookie is None) == (not self.source):
+            raise ValueError('say cookie = "NAME" or source = true, one of the two')
+        if self.cookie is not None and not TOKEN.fullmatch(self.cookie):
+            raise ValueError(f'"{self.cookie}" is not a cookie name; use letters, digits, "-" and "_"')
+        if self.key is not None and len(self.key) < 16:
+            raise ValueError("the signing key needs at least 16 characters")
+        if self.same_site == "None" and not self.secure:
+            raise ValueError('same_site = "None" is accepted by browsers only with secure = true')
+        for text in (self.path, self.domain or ""):
+            if not re.fullmatch(r"[\x21-\x3a\x3c-\x7e]*", text):
+                raise ValueError(f'"{text}" may not stand in a cookie attribute')
+        return self
+
+
+class Hash(Table):
+    key: str = "source"
+    bounded_load: float = Field(default=0, ge=0, le=10)
+
+    @field_validator("key")
+    @classmethod
+    def _known_source(cls, value: str) -> str:
+        kind, _, name = value.partition(":")
+        if kind in {"source", "path"} and not name:
+            return value
+        if kind in {"header", "cookie", "query"} and TOKEN.fullmatch(name):
+            return value
+        raise ValueError('key is "source", "path", "header:NAME", "cookie:NAME" or "query:NAME"')
+
+    @field_validator("bounded_load")
+    @classmethod
+    def _above_mean(cls, value: float) -> float:
+        if 0 < value < 1.01:
+            raise ValueError("bounded_load is 0 (off) or a factor above the mean load, like 1.25")
+        return value
+
+
+BreakerCause = Literal["connect", "timeout", "reset"]
+
+
+class Breaker(Table):
+    failures: int = Field(default=5, ge=0, le=255)
+    open: Duration = "60s"  # type: ignore[assignment]
+    open_max: Duration = "10m"  # type: ignore[assignment]
+    jitter: float = Field(default=0.1, ge=0, le=1)
+    probes: int = Field(default=1, ge=1, le=15)
+    successes: int = Field(default=1, ge=1, le=15)
+    on: tuple[str, ...] = ("connect", "timeout", "reset", "502", "503", "504")
+    last: bool = False
+
+    @field_validator("on")
+    @classmethod
+    def _causes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return check_causes(value, ("connect", "timeout", "reset"))
+
+
+class Retries(Table):
+    attempts: int = Field(default=2, ge=0, le=8)
+    budget: float = Field(default=0.2, ge=0, le=1)
+    floor: float = Field(default=10, ge=0, le=10000)
+    on: tuple[str, ...] = ("connect", "stale", "reset", "timeout")
+    methods: tuple[str, ...] = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE")
+
+    @field_validator("on")
+    @classmethod
+    def _causes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return check_causes(value, ("connect", "stale", "reset", "timeout"))
+
+    @field_validator("methods")
+    @classmethod
+    def _known_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        known = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE")
+        for method in value:
+            if method not in known:
+                raise ValueError(f'"{method}" is not one of {", ".join(known)}')
+        return value
+
+
+class ServiceTimeouts(Table):
+    connect: Duration = "5s"  # type: ignore[assignment]
+    response: Duration = "60s"  # type: ignore[assignment]
+    idle: Duration = "60s"  # type: ignore[assignment]
+    keepalive: Duration = "60s"  # type: ignore[assignment]
+
+
+class ServiceLimits(Table):
+    connections: int = Field(default=0, ge=0)
+    queue: int = Field(default=512, ge=0)
+    queue_timeout: Duration = "5s"  # type: ignore[assignment]
+    pool: int = Field(default=128, ge=0)
+    requests: int = Field(default=0, ge=0)
+
+
+class Service(Table):
+    balance: Balance = "round_robin"
+    endpoints: tuple[Endpoint, ...]
+    split: dict[str, float] | None = None
+    sticky: Sticky | None = None
+    hash: Hash = Hash()
+    slow_start: Duration | None = None
+    panic: float = Field(default=0.5, ge=0, le=1)
+    breaker: Breaker = Breaker()
+    timeouts: ServiceTimeouts = ServiceTimeouts()
+    retries: Retries = Retries()
+    limits: ServiceLimits = ServiceLimits()
+    host: str = "preserve"
+
+    @field_validator("host")
+    @classmethod
+    def _host_mode(cls, value: str) -> str:
+        kind, _, text = value.partition(":")
+        if value in {"preserve", "endpoint"} or (kind == "literal" and re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", text)):
+            return value
+        raise ValueError('host is "preserve", "endpoint" or "literal:NAME"')
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.endpoints:
+            raise ValueError('endpoints is empty; name at least one, like "10.0.0.1:8000"')
+        seen: set[str] = set()
+        for endpoint in self.endpoints:
+            if endpoint.address in seen:
+                raise ValueError(f'the endpoint "{endpoint.address}" stands there twice')
+            seen.add(endpoint.address)
+        self._check_split()
+        return self
+
+    def _check_split(self) -> None:
+        if self.split is None:
+            return
+        versions = sorted({endpoint.version for endpoint in self.endpoints})
+        for version, share in self.split.items():
+            if version not in versions:
+                raise ValueError(f'split names the version "{version}", endpoints have {", ".join(versions)}')
+            if share < 0:
+                raise ValueError(f'the share of "{version}" is negative')
+        if sum(self.split.values()) <= 0:
+            raise ValueError("the shares of split add up to 0; one of them must be above 0")
+
+    @property
+    def slow_start_ms(self) -> int:
+        """As configured; on by default where a newcomer would otherwise be flooded."""
+        if self.slow_start is not None:
+            return self.slow_start
+        return 10_000 if self.balance in {"least_connections", "least_response_time"} else 0
+
+
+class HeaderEdits(Table):
+    set: dict[str, str] = {}
+    remove: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _legal(self) -> Self:
+        for name in (*self.set, *self.remove):
+            if not TOKEN.fullmatch(name):
+                raise ValueError(f'"{name}" is not a header name')
+            if name.lower() in WRITTEN_BY_PROXY:
+                raise ValueError(f'"{name}" is written by the proxy itself and cannot be edited here')
+        for name, value in self.set.items():
+            if not HEADER_VALUE.fullmatch(value) or value != value.strip():
+                raise ValueError(f'the value of "{name}" has a byte that may not stand in a header, or blanks around it')
+        return self
+
+
+class Respond(Table):
+    status: int = Field(default=200, ge=200, le=599)
+    body: str = ""
+    content_type: str = "text/plain; charset=utf-8"
+
+
+class Redirect(Table):
+    to: str
+    status: Literal[301, 302, 303, 307, 308] = 308
+
+    @field_validator("to")
+    @classmethod
+    def _template(cls, value: str) -> str:
+        for name in re.findall(r"\{(.*?)\}", value):
+            if name not in {"scheme", "host", "path", "query"}:
+                raise ValueError(f'"{{{name}}}" is unknown; use {{scheme}}, {{host}}, {{path}} or {{query}}')
+        if not re.fullmatch(r"[\x21-\x7e]+", value):
+            raise ValueError("a redirect's target is one URI without blanks")
+        return value
+
+
+class RouteLog(Table):
+    sample: float | None = Field(default=None, ge=0, le=1)
+    slow: Duration | None = None
+    errors: bool | None = None
+
+
+class Route(Table):
+    name: str | None = None
+    listener: str | None = None
+    host: str | None = None
+    path: str = "/"
+    methods: tuple[str, ...] = ()
+    headers: dict[str, str] = {}
+    service: str | None = None
+    respond: Respond | None = None
+    redirect: Redirect | None = None
+    strip_prefix: bool = False
+    rewrite: str | None = None
+    request_headers: HeaderEdits = HeaderEdits()
+    response_headers: HeaderEdits = HeaderEdits()
+    log: RouteLog = RouteLog()
+
+    @field_validator("path", "rewrite")
+    @classmethod
+    def _path(cls, value: str | None) -> str | None:
+        if value is not None and not PATH.fullmatch(value):
+            raise ValueError('a path starts with "/" and has neither "?" nor "#" nor blanks')
+        return value
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, value: str | None) -> str | None:
+        if value is not None and not HOST_PATTERN.fullmatch(value):
+            raise ValueError('a host is a name without port, like "api.example.com" or "*.example.com"')
+        return value.lower() if value else value
+
+    @field_validator("methods")
+    @classmethod
+    def _methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for method in value:
+            if not TOKEN.fullmatch(method):
+                raise ValueError(f'"{method}" is not a method')
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _headers(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not TOKEN.fullmatch(name):
+                raise ValueError(f'"{name}" is not a header name')
+        return value
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        targets = [name for name in ("service", "respond", "redirect") if getattr(self, name) is not None]
+        if len(targets) != 1:
+            said = " and ".join(targets) or "none of them"
+            raise ValueError(f"a route needs exactly one of service, respond, redirect; this one has {said}")
+        if self.strip_prefix and self.rewrite is not None:
+            raise ValueError("strip_prefix and rewrite exclude each other")
+        return self
+
+    @property
+    def title(self) -> str:
+        """Its name, or what it matches."""
+        return self.name or f"{self.host or '*'}{self.path}"
+
+
+class Config(Table):
+    proxy: Proxy = Proxy()
+    control: Control = Control()
+    listeners: dict[str, Listener] = {}
+    services: dict[str, Service] = {}
+    routes: tuple[Route, ...] = ()
