@@ -10,7 +10,7 @@ from setuptools import Extension, setup
 
 MODULES = [
     "timers", "buffers", "text", "headers", "framing", "http1", "scoreboard", "ring", "breaker", "sticky", "retry", "select",
-    "snapshot", "router", "logline", "account", "stream", "conn", "endpoint", "edits", "respond", "request", "upstream", "exchange",
+    "document", "router", "snapshot", "logline", "account", "stream", "conn", "endpoint", "edits", "respond", "request", "upstream", "exchange",
     "listener", "engine",
 ]  # fmt: skip
 

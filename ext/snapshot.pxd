@@ -1,13 +1,15 @@
 """A snapshot: configuration and endpoint table, frozen into C structs that name things by index.
 
-Built from the document that proxy/freeze.py writes, by `Snapshot` (the owner: frees everything when its Python object
-dies and no exchange holds it). Nothing in it changes after it is built. `refs` counts exchanges that still use it;
-only the worker's own thread touches it.
+Built from the document that proxy/freeze.py writes (snapshot.pyi has its shape), by `Snapshot`, the owner: everything is
+freed when the Python object dies. The engine therefore keeps the Python object for as long as the snapshot is in force or
+`refs` is above 0. `refs` counts exchanges that still use it and is the only field that changes after it is built; only the
+worker's own thread touches it.
 Everything that must survive a change of snapshot (credits, rings, pools, queues) is kept elsewhere under the slot
 numbers of the scoreboard, which stay with their endpoint, group, service, route and listener for as long as it lives.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from turnout.ext.arena cimport arena_t
 
 cdef struct text_t:
     const char *p
@@ -187,7 +189,7 @@ cdef struct route_t:
     uint8_t rewrite           # 1: the matched prefix is replaced by prefix_to
     uint16_t status           # RESPOND, REDIRECT
     service_t *service        # ROUTE_SERVICE
-    text_t prefix             # matched path prefix
+    text_t prefix             # path prefix in its canonical form: percent-decoded; cut it with router.pxd's route_cut
     text_t prefix_to
     text_t body               # RESPOND
     text_t content_type
@@ -198,8 +200,6 @@ cdef struct route_t:
     uint32_t slow_ms          # always logged past it; 0: never for slowness
     uint8_t log_errors
 
-cdef struct router_t          # router.pxd
-
 cdef struct snapshot_t:
     uint64_t version
     uint32_t refs
@@ -207,12 +207,17 @@ cdef struct snapshot_t:
     uint32_t n_services
     uint32_t n_members
     uint32_t n_routes
+    uint32_t listener_slots   # highest scoreboard slot used, plus one; likewise below
+    uint32_t service_slots
+    uint32_t group_slots
+    uint32_t endpoint_slots
+    uint32_t route_slots
     listener_t *listeners
     service_t *services
     member_t *members
     route_t *routes
-    router_t *router
-    void *arena               # owns every byte above
+    void *router              # router_t of router.pyx
+    arena_t *arena            # owns every byte above
 
 cdef class Snapshot:
     cdef snapshot_t *ptr

@@ -1,0 +1,155 @@
+"""The document of a snapshot, and the snapshot made from it.
+
+All keys are needed and no others are allowed. Times in milliseconds unless the name says otherwise; 0 stands for "no bound" or
+"off" where snapshot.pxd says so. Text is UTF-8; what may stand in a head holds no control character.
+"""
+
+from typing import Literal, TypedDict
+
+Failure = Literal["connect", "timeout", "reset", "5xx"]
+RetryOn = Literal["connect", "stale", "reset", "timeout", "status"]
+
+class EditRow(TypedDict):
+    kind: Literal["set", "remove"]
+    name: str
+    value: str  # "" with remove
+
+class ListenerRow(TypedDict):
+    slot: int
+    name: str
+    port: int
+    header_ms: int
+    body_idle_ms: int
+    body_rate: int
+    keepalive_ms: int
+    keepalive_requests: int
+    line_max: int
+    head_max: int
+    fields_max: int
+    body_max: int
+    connections: int
+    forwarded: list[Literal["x", "rfc7239"]]
+    trusted: list[str]  # networks
+
+class MemberRow(TypedDict):
+    slot: int
+    generation: int
+    weight: int
+    priority: int
+    identity: int  # MurmurHash3 of "service/address", never 0
+    name: str  # as the user wrote it
+    version: str
+    address: str  # numeric: "10.0.0.1:80", "[::1]:80", "unix:/path"
+
+class BreakerRow(TypedDict):
+    failures: int
+    open_ms: int
+    open_max_ms: int
+    jitter_pct: int
+    probes: int
+    successes: int
+    on: list[Failure]
+    statuses: list[int]
+    last: bool
+
+class StickyRow(TypedDict):
+    kind: Literal["none", "cookie", "source"]
+    sliding: bool
+    secure: bool
+    http_only: bool
+    same_site: Literal["unset", "lax", "strict", "none"]
+    name: str
+    path: str
+    domain: str
+    ttl_s: int
+    key: str  # 32 hexadecimal digits with a cookie, else ""
+
+class RetryRow(TypedDict):
+    attempts: int
+    on: list[RetryOn]
+    methods: list[str]
+    budget: float
+    floor_per_s: float
+    statuses: list[int]
+
+class GroupRow(TypedDict):
+    slot: int
+    version: str
+    share: int  # millionths; those of a service add up to a million or are all 0
+    members: list[int]  # indices into Document.members
+
+class ServiceRow(TypedDict):
+    slot: int
+    name: str
+    strategy: str
+    key_source: Literal["source_ip", "header", "cookie", "query", "path"]
+    key_name: str
+    host_mode: Literal["preserve", "endpoint", "literal"]
+    host: str
+    split: bool
+    load_pct: int
+    slow_start_ms: int
+    panic_pct: int
+    connections: int
+    queue: int
+    queue_ms: int
+    connect_ms: int
+    response_ms: int
+    idle_ms: int
+    pool_idle_ms: int
+    pool_max: int
+    pool_requests: int
+    breaker: BreakerRow
+    sticky: StickyRow
+    retry: RetryRow
+    members: list[int]  # in the order of the file
+    groups: list[GroupRow]  # each member in exactly one; just one group without split
+
+class HeaderRow(TypedDict):
+    name: str
+    value: str | None  # None: any
+
+class RouteRow(TypedDict):
+    slot: int
+    name: str
+    listeners: list[int]  # indices
+    hosts: list[str]  # lower case, no port; "*.suffix"; [] for any
+    path: str  # canonical: router.pxd
+    methods: list[str]  # [] for any
+    headers: list[HeaderRow]
+    action: Literal["service", "respond", "redirect"]
+    service: int | None  # index
+    prefix_to: str | None  # None: the path stays
+    status: int
+    body: str
+    content_type: str
+    location: str
+    request: list[EditRow]
+    response: list[EditRow]
+    log_per_million: int
+    slow_ms: int
+    log_errors: bool
+
+class Document(TypedDict):
+    version: int
+    listeners: list[ListenerRow]
+    members: list[MemberRow]  # each in exactly one service
+    services: list[ServiceRow]
+    routes: list[RouteRow]
+
+class Snapshot:
+    """A document (as JSON or as the tables themselves) checked and frozen. ValueError names the place and what is wrong."""
+
+    version: int
+    def __init__(self, document: bytes | Document) -> None: ...
+    @property
+    def slots(self) -> dict[str, int]:
+        """Scoreboard slots needed: listeners, services, groups, endpoints, routes."""
+
+    def _route(self, listener: int, head: bytes) -> dict[str, object]:
+        """The route of a request head at the listener with this slot: route (name or None), cut, location, doubtful."""
+
+    def _route_ns(self, listener: int, head: bytes, times: int) -> float:
+        """Nanoseconds per look-up; 0.0 when no route is found."""
+
+    def _member(self, index: int) -> dict[str, object]: ...
