@@ -9,7 +9,7 @@ from turnout.ext.snapshot cimport text_t
 
 cdef enum text_rule:
     TEXT_ANY = 0              # no NUL
-    TEXT_LINE                 # no control characters: may stand in a head
+    TEXT_LINE                 # no control character but tab: may stand in a head
     TEXT_TOKEN                # RFC 9110 5.6.2, or empty
 
 cdef class Table:

@@ -170,7 +170,7 @@ cdef str text_problem(bytes raw, int rule):
         if not TOKEN.issuperset(raw):
             return f"{shown(raw.decode(errors='replace'))} holds what a token must not hold"
     elif rule == TEXT_LINE:
-        if any(c < 32 or c == 127 for c in raw):
+        if any((c < 32 and c != 9) or c == 127 for c in raw):
             return "holds a control character"
     elif 0 in raw:
         return "holds a zero byte"

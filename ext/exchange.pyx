@@ -25,7 +25,7 @@ from turnout.ext.respond cimport (
     respond_local,
 )
 from turnout.ext.retry cimport budget_earn
-from turnout.ext.router cimport route_find, route_location
+from turnout.ext.router cimport route_doubtful, route_find, route_location
 from turnout.ext.scoreboard cimport CAUSE_CLIENT, CAUSE_PROXY, CAUSE_TIMEOUT, OUT_CANCEL, OUT_TIMEOUT
 from turnout.ext.select cimport hash_bytes
 from turnout.ext.snapshot cimport (
@@ -247,7 +247,9 @@ cdef bint take_trailers_at_hand(exch_t *x) noexcept nogil:
 cdef void exchange_route(core_t *core, exch_t *x) noexcept nogil:
     cdef uint32_t n = 0
     x.route = route_find(x.snapshot, x.listener.slot, x.head, &x.req)
-    if x.route == NULL:
+    if x.route == NULL and route_doubtful(x.head, &x.req):
+        respond_local(core, x, 400, CAUSE_CLIENT, b"the path may be read in more than one way")
+    elif x.route == NULL:
         respond_local(core, x, 404, CAUSE_PROXY, b"no route for this host and path")
     elif x.route.action == ROUTE_RESPOND:
         respond_fixed(core, x, NULL, 0)

@@ -9,6 +9,7 @@ from turnout.ext.headers cimport (
     HEAD_ABSOLUTE, H_EXPECT, H_FORWARDED, H_HOST, H_X_FORWARDED_FOR, H_X_FORWARDED_HOST, H_X_FORWARDED_PROTO, H_X_REQUEST_ID,
     M_OPTIONS, field_t, head_t,
 )
+from turnout.ext.router cimport route_cut
 from turnout.ext.snapshot cimport (
     FWD_RFC7239, FWD_X, HOST_ENDPOINT, HOST_LITERAL, cidr_t, listener_t, text_t,
 )
@@ -61,8 +62,8 @@ cdef void put_target(const exch_t *x, out_t *o) noexcept nogil:
     if h.method == M_OPTIONS and h.flags & HEAD_ABSOLUTE and h.path < h.authority and not h.query:
         out_put(o, b"*", 1)
         return
-    if x.route.rewrite and h.path_len >= x.route.prefix.n:
-        cut = put_rewritten(x, o, x.route.prefix.n)
+    if x.route.rewrite and x.head[h.path] == c'/':
+        cut = put_rewritten(x, o, route_cut(x.route, x.head + h.path, h.path_len))
     out_put(o, x.head + h.path + cut, h.path_len - cut)
     if h.query:
         out_put(o, b"?", 1)

@@ -1,7 +1,8 @@
 """The document of a snapshot, and the snapshot made from it.
 
-All keys are needed and no others are allowed. Times in milliseconds unless the name says otherwise; 0 stands for "no bound" or
-"off" where snapshot.pxd says so. Text is UTF-8; what may stand in a head holds no control character.
+All keys are needed and no others are allowed. Times in milliseconds unless the name says otherwise; 0 stands
+for "no bound" or "off" where snapshot.pxd says so. Text is UTF-8; what may stand in a head holds no control
+character but a tab.
 """
 
 from typing import Literal, TypedDict
@@ -21,6 +22,7 @@ class ListenerRow(TypedDict):
     header_ms: int
     body_idle_ms: int
     body_rate: int
+    half_close_ms: int
     keepalive_ms: int
     keepalive_requests: int
     line_max: int
@@ -138,7 +140,9 @@ class Document(TypedDict):
     routes: list[RouteRow]
 
 class Snapshot:
-    """A document (as JSON or as the tables themselves) checked and frozen. ValueError names the place and what is wrong."""
+    """A document (JSON, or the tables themselves) checked and frozen. ValueError names the place and what is
+    wrong.
+    """
 
     version: int
     def __init__(self, document: bytes | Document) -> None: ...
@@ -147,7 +151,9 @@ class Snapshot:
         """Scoreboard slots needed: listeners, services, groups, endpoints, routes."""
 
     def _route(self, listener: int, head: bytes) -> dict[str, object]:
-        """The route of a request head at the listener with this slot: route (name or None), cut, location, doubtful."""
+        """The route of a request head at the listener with this slot: name or None, cut, location, doubtful
+        (router.pxd).
+        """
 
     def _route_ns(self, listener: int, head: bytes, times: int) -> float:
         """Nanoseconds per look-up; 0.0 when no route is found."""

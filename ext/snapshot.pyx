@@ -155,6 +155,7 @@ cdef int read_listener(Table t, arena_t *arena, listener_t *l, set used) except 
     l.header_ms = t.number("header_ms", U32)
     l.body_idle_ms = t.number("body_idle_ms", U32)
     l.body_rate = t.number("body_rate", U32)
+    l.half_close_ms = t.number("half_close_ms", U32)
     l.keepalive_ms = t.number("keepalive_ms", U32)
     l.keepalive_requests = t.number("keepalive_requests", U32)
     l.line_max = t.number("line_max", HEAD_MAX)
@@ -238,7 +239,7 @@ cdef int read_cookie_text(Table t, str key, arena_t *arena, text_t *out) except 
 
 
 cdef int read_retry(Table t, retry_conf_t *r) except -1:
-    r.attempts = t.number("attempts", TRIED_MAX - 1)
+    r.attempts = t.number("attempts", TRIED_MAX)
     r.on = t.bits("on", RETRIES)
     for method in t.items("methods"):
         if type(method) is not str or method not in METHODS:

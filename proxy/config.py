@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from turnout.proxy.model import Config, Route
+from turnout.proxy.paths import canonical_path
 
 Location = tuple[int | str, ...]
 
@@ -245,7 +246,11 @@ def _dangling(config: Config, index: int, route: Route) -> Iterator[tuple[Locati
 def _same_routes(config: Config) -> Iterator[tuple[Location, str]]:
     seen: dict[object, int] = {}
     for index, route in enumerate(config.routes):
-        key = (route.listener, route.host, route.path, frozenset(route.methods), frozenset(route.headers.items()))
+        path = canonical_path(route.path)
+        key = (route.listener, route.host, path, frozenset(route.methods), frozenset(route.headers.items()))
         first = seen.setdefault(key, index)
         if first != index:
             yield ("routes", index), f"matches exactly what route {first + 1} matches"
+        first = seen.setdefault(route.name, index) if route.name is not None else index
+        if first != index:
+            yield ("routes", index, "name"), f'"{route.name}" is the name of route {first + 1}'

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from turnout.proxy.paths import canonical_path
 from turnout.proxy.units import parse_duration, parse_size
 
 Duration = Annotated[int, BeforeValidator(parse_duration)]
@@ -325,6 +326,8 @@ class Service(Table):
             if endpoint.address in seen:
                 raise ValueError(f'the endpoint "{endpoint.address}" stands there twice')
             seen.add(endpoint.address)
+            if self.host == "endpoint" and endpoint.address.startswith("unix:"):
+                raise ValueError(f'host = "endpoint" cannot stand with "{endpoint.address}", which names no host')
         self._check_split()
         return self
 
@@ -413,6 +416,12 @@ class Route(Table):
     def _path(cls, value: str | None) -> str | None:
         if value is not None and not PATH.fullmatch(value):
             raise ValueError('a path starts with "/" and has neither "?" nor "#" nor blanks')
+        return value
+
+    @field_validator("path")
+    @classmethod
+    def _canonical(cls, value: str) -> str:
+        canonical_path(value)
         return value
 
     @field_validator("host")

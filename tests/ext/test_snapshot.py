@@ -2,6 +2,7 @@ import json
 
 import pytest
 from fakes import documents
+
 from turnout.ext.snapshot import Snapshot
 
 
