@@ -122,7 +122,7 @@ cdef bytes socket_address(str text):
         if host.startswith("[") and host.endswith("]"):
             packed = socket.inet_pton(socket.AF_INET6, host.removeprefix("[").removesuffix("]"))
             return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", int(port), 0) + packed + b"\0\0\0\0"
-        return struct.pack("=H", socket.AF_INET) + struct.pack("!H", int(port)) + socket.inet_aton(host) + b"\0" * 8
+        return struct.pack("=H", socket.AF_INET) + struct.pack("!H", int(port)) + socket.inet_pton(socket.AF_INET, host) + b"\0" * 8
     except (OSError, ValueError):
         return None
 
@@ -369,7 +369,7 @@ cdef int read_target(Table t, arena_t *arena, snapshot_t *s, route_t *r) except 
     if r.action == ROUTE_RESPOND and not 200 <= r.status <= 599:
         t.fail("status", f"{r.status} is not from 200 to 599")
     if r.action == ROUTE_REDIRECT and (r.status not in (301, 302, 303, 307, 308) or r.location.n == 0):
-        t.fail("status", f"{r.status} with location {r.location.p[:r.location.n]!r} is not a redirect")
+        t.fail("status", f"{r.status} with location {r.location.p[:r.location.n].decode()!r} is not a redirect")
     return check_location(t, r.location.p[:r.location.n].decode())
 
 

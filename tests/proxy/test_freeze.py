@@ -69,7 +69,11 @@ def test_the_document_carries_the_generations_of_the_scoreboard(freezer, board):
     freezer.release(2)
     rows = members(freezer.freeze(config(service('"10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"')), 3)).values()
 
-    assert {row["generation"] for row in rows} == {board.endpoint(row["slot"])["generation"] for row in rows} == {1}
+    assert (
+        {row["generation"] for row in rows}
+        == {board.endpoint(row["slot"])["generation"] for row in rows}
+        == {1}
+    )
 
 
 def test_a_removed_endpoint_is_picked_until_every_worker_knows(freezer, board):
@@ -186,7 +190,10 @@ def test_a_split_set_at_run_time_outlives_a_reload_until_the_file_says_another(f
     at_run_time = {"app": {"v2": 1.0}}
     freezer.freeze(config(service(TWO, "split = { v1 = 95, v2 = 5 }")), 1)
     stored = freezer.set_split("app", at_run_time["app"])
-    freezer.freeze(config(service(TWO + ', { address = "10.0.0.3:80", version = "v2" }', "split = { v1 = 95, v2 = 5 }")), 2)
+    freezer.freeze(
+        config(service(TWO + ', { address = "10.0.0.3:80", version = "v2" }', "split = { v1 = 95, v2 = 5 }")),
+        2,
+    )
     freezer.apply_shares(at_run_time)
     kept = shares(freezer, board)
     assert at_run_time == {"app": {"v2": 1.0}}
@@ -213,7 +220,9 @@ def test_a_split_of_what_does_not_exist_is_refused(freezer):
             freezer.set_split(name, wanted)
 
 
-@pytest.mark.parametrize("split", [{"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}, {"a": 1e-9, "b": 1}, {"a": 7, "b": 0}, {"a": 1e12}])
+@pytest.mark.parametrize(
+    "split", [{"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}, {"a": 1e-9, "b": 1}, {"a": 7, "b": 0}, {"a": 1e12}]
+)
 def test_shares_add_up_to_the_whole(split):
     assert sum(shares_of(split).values()) == SHARE
     assert all(share >= 0 for share in shares_of(split).values())
@@ -286,9 +295,17 @@ def test_everything_a_file_can_say_is_frozen(freezer):
     assert orders["retry"]["on"] == ["stale", "status"]
     assert (orders["key_source"], orders["key_name"], orders["load_pct"]) == ("header", "x-user", 125)
     assert (orders["host_mode"], orders["host"]) == ("literal", "orders.internal")
-    assert (orders["sticky"]["kind"], orders["sticky"]["ttl_s"], orders["sticky"]["same_site"]) == ("cookie", 1800, "none")
+    assert (orders["sticky"]["kind"], orders["sticky"]["ttl_s"], orders["sticky"]["same_site"]) == (
+        "cookie",
+        1800,
+        "none",
+    )
     web = document["listeners"][0]
-    assert (web["port"], web["forwarded"], web["trusted"]) == (8080, ["x", "rfc7239"], ["10.0.0.0/8", "::1/128"])
+    assert (web["port"], web["forwarded"], web["trusted"]) == (
+        8080,
+        ["x", "rfc7239"],
+        ["10.0.0.0/8", "::1/128"],
+    )
     assert [(route["action"], route["listeners"], route["prefix_to"]) for route in document["routes"]] == [
         ("service", [0], "/v1"),
         ("service", [0, 1], ""),
@@ -296,5 +313,11 @@ def test_everything_a_file_can_say_is_frozen(freezer):
         ("redirect", [1], None),
         ("service", [0, 1], None),
     ]
-    assert document["routes"][0]["headers"] == [{"name": "X-Beta", "value": None}, {"name": "X-Tier", "value": "gold"}]
-    assert (document["routes"][0]["log_per_million"], document["routes"][1]["log_per_million"]) == (250_000, 1_000_000)
+    assert document["routes"][0]["headers"] == [
+        {"name": "X-Beta", "value": None},
+        {"name": "X-Tier", "value": "gold"},
+    ]
+    assert (document["routes"][0]["log_per_million"], document["routes"][1]["log_per_million"]) == (
+        250_000,
+        1_000_000,
+    )
