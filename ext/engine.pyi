@@ -28,7 +28,8 @@ class Engine:
         """Stop accepting and close this worker's copy of the socket; open connections go on."""
 
     def load(self, snapshot: Snapshot) -> int:
-        """Put a snapshot in force between two turns; returns its version. The first one must precede `listen`."""
+        """Put a snapshot in force between two turns; returns its version. The first one must precede `listen`. Raises
+        ValueError for a snapshot made for a larger scoreboard."""
 
     def log_to(self, fd: int) -> None:
         """Write access-log records to `fd` (the engine owns it and closes the former one); -1 turns the log off."""

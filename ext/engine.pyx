@@ -297,6 +297,7 @@ cdef class Engine:
 
     def load(self, Snapshot snapshot not None):
         cdef core_t *core = &self.core
+        check_slots(core, snapshot.ptr)
         read_clock(core)
         if select_adopt(core.selector, snapshot.ptr, core.now_ms) < 0:
             raise MemoryError("no memory for the balancing state of this snapshot")
@@ -405,6 +406,14 @@ cdef class Engine:
     def __dealloc__(self):
         if self.opened:
             self._free()
+
+
+cdef int check_slots(core_t *core, const snapshot_t *s) except -1:
+    """Everything indexed by slot is as large as the scoreboard."""
+    if (s.listener_slots > core.sb.listeners or s.service_slots > core.sb.services or s.group_slots > core.sb.groups
+            or s.endpoint_slots > core.sb.endpoints or s.route_slots > core.sb.routes):
+        raise ValueError(f"snapshot {s.version} was made for a larger scoreboard")
+    return 0
 
 
 cdef void free_exchanges(core_t *core) noexcept nogil:
