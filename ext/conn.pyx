@@ -183,3 +183,8 @@ cdef conn_t *conn_next_ready(core_t *core) noexcept nogil:
     c.ready_next = NULL
     c.flags &= ~<uint32_t>CF_READY
     return c
+
+
+def _sizes():
+    """Test access: bytes of the structs whose size is promised."""
+    return {"conn_t": sizeof(conn_t)}
