@@ -4,23 +4,36 @@ Environment switches: TURNOUT_SANITIZE=1 builds with ASan and UBSan, TURNOUT_DEB
 """
 
 import os
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 MODULES = [
-    "timers", "buffers", "text", "headers", "framing", "http1", "scoreboard", "ring", "breaker", "sticky", "retry", "select",
-    "document", "router", "snapshot", "logline", "account", "stream", "conn", "endpoint", "edits", "respond", "request", "upstream", "exchange",
-    "listener", "engine",
+    "timers", "buffers", "text", "headers", "framing", "http1", "scoreboard", "ring", "breaker", "sticky",
+    "retry", "select", "document", "router", "snapshot", "logline", "account", "stream", "conn", "endpoint",
+    "edits", "respond", "request", "upstream", "exchange", "listener", "engine",
 ]  # fmt: skip
 
 SANITIZE = os.environ.get("TURNOUT_SANITIZE") == "1"
 DEBUG = os.environ.get("TURNOUT_DEBUG") == "1" or SANITIZE
 
-cflags = ["-O2", "-fno-strict-aliasing", "-fno-plt", "-Wno-unused-function", "-Wno-unreachable-code", "-Wno-sign-compare"]
+cflags = [
+    "-O2",
+    "-fno-strict-aliasing",
+    "-fno-plt",
+    "-Wno-unused-function",
+    "-Wno-unreachable-code",
+    "-Wno-sign-compare",
+]
 ldflags: list[str] = []
 if SANITIZE:
-    cflags += ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g", "-fno-sanitize-recover=undefined"]
+    cflags += [
+        "-fsanitize=address,undefined",
+        "-fno-omit-frame-pointer",
+        "-g",
+        "-fno-sanitize-recover=undefined",
+    ]
     ldflags += ["-fsanitize=address,undefined"]
 
 extensions = [
@@ -32,7 +45,7 @@ extensions = [
         define_macros=[("TURNOUT_DEBUG", "1" if DEBUG else "0")],
     )
     for name in MODULES
-    if os.path.exists(f"src/turnout/ext/{name}.pyx")
+    if Path(f"src/turnout/ext/{name}.pyx").exists()
 ]
 
 setup(

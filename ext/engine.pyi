@@ -5,43 +5,48 @@ from turnout.ext.snapshot import Snapshot
 class Engine:
     """Carries the traffic of one worker process.
 
-    `scoreboard_fd` is the memfd made by `turnout.ext.scoreboard.Scoreboard`; `worker` this process's slab in it.
-    `large_bytes` bounds the memory of large body buffers (bytes). Raises ValueError for a scoreboard of another layout,
-    OSError when the kernel refuses a descriptor.
+    `scoreboard_fd` is the memfd made by `turnout.ext.scoreboard.Scoreboard`; `worker` this process's slab in
+    it. `large_bytes` bounds the memory of large body buffers (bytes). Raises ValueError for a scoreboard of
+    another layout, OSError when the kernel refuses a descriptor.
     """
 
     def __init__(self, scoreboard_fd: int, worker: int, *, large_bytes: int = 134217728) -> None: ...
     def fileno(self) -> int:
-        """The epoll descriptor: readable when `turn` has work. Register it with `loop.add_reader(fd, engine.turn)`."""
+        """The epoll descriptor, readable when `turn` has work: `loop.add_reader(fd, engine.turn)`."""
 
     def turn(self) -> None:
-        """Carry traffic without the GIL until nothing comes for a few milliseconds or a watched descriptor is readable."""
+        """Carry traffic without the GIL until nothing comes for a few milliseconds or a watched descriptor is
+        readable.
+        """
 
     def watch(self, fd: int) -> None:
-        """Give control back to Python when `fd` is readable (level-triggered). The caller keeps the descriptor."""
+        """Give control back to Python when `fd` is readable (level-triggered). The caller keeps `fd`."""
 
     def unwatch(self, fd: int) -> None: ...
     def listen(self, slot: int, fd: int) -> None:
-        """Accept on a listening socket for the listener with this scoreboard slot. The engine owns `fd` from here on."""
+        """Accept on a listening socket for the listener with this slot. The engine owns `fd` from here on."""
 
     def unlisten(self, slot: int) -> None:
         """Stop accepting and close this worker's copy of the socket; open connections go on."""
 
     def load(self, snapshot: Snapshot) -> int:
-        """Put a snapshot in force between two turns; returns its version. The first one must precede `listen`. Raises
-        ValueError for a snapshot made for a larger scoreboard."""
+        """Put a snapshot in force between two turns; returns its version. The first one must precede
+        `listen`. Raises ValueError for a snapshot made for a larger scoreboard.
+        """
 
     def log_to(self, fd: int) -> None:
-        """Write access-log records to `fd` (the engine owns it and closes the former one); -1 turns the log off."""
+        """Write access-log records to `fd` (the engine owns it and closes the former one); -1: log off."""
 
     def flush(self) -> None:
         """Write out buffered log records."""
 
     def drain(self) -> None:
-        """Stop accepting; answers carry Connection: close; idle connections close after a moment, busy ones when done."""
+        """Stop accepting; answers carry Connection: close; idle connections close after a moment, busy ones
+        when done.
+        """
 
     def abort(self) -> int:
-        """Close what is still open, counted as cancelled by the proxy; returns how many exchanges were cut off."""
+        """Close what is still open, counted as cancelled by the proxy; returns how many exchanges that cut."""
 
     @property
     def open_clients(self) -> int: ...

@@ -133,10 +133,10 @@ class Scoreboard:
 
     @staticmethod
     def open(fd: int, worker: int = -1) -> Scoreboard:
-        """Map an existing one; takes over `fd` on `close`. ValueError when it is none, or of another layout."""
+        """Map an existing one; `close` closes `fd`. ValueError when it is none, or of another layout."""
 
     def close(self) -> None:
-        """Unmap and close the descriptor. Dropping the last reference unmaps and leaves the descriptor open."""
+        """Unmap and close the descriptor. Dropping the last reference unmaps and leaves it open."""
 
     @property
     def workers(self) -> int: ...

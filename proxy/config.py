@@ -1,4 +1,4 @@
-"""From a TOML file to a model: every mistake at once, each with file, line, table, key, value and what would be right."""
+"""From a TOML file to a model: every mistake at once, each with its place, the value and what would be right."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ Location = tuple[int | str, ...]
 
 NOT_YET = {
     ("listeners", "tls"): "TLS listeners are not available yet; terminate TLS in front of this listener",
-    ("services", "health"): "active health checks are not available yet; the breaker and retries act on what requests meet",
+    (
+        "services",
+        "health",
+    ): "active health checks are not available yet; the breaker and retries act on what requests meet",
 }
 """Keys of the design whose part does not exist yet: said plainly instead of as a typing error."""
 
@@ -91,9 +94,9 @@ def _without_tags(loc: Location, raw: object) -> Location:
     kept: list[int | str] = []
     at: Any = raw
     for part in loc:
-        if isinstance(at, dict) and part in at:
-            at = at[part]
-        elif isinstance(at, list) and isinstance(part, int) and part < len(at):
+        if (isinstance(at, dict) and part in at) or (
+            isinstance(at, list) and isinstance(part, int) and part < len(at)
+        ):
             at = at[part]
         elif at is None or (not isinstance(at, (dict, list))):
             continue
@@ -182,8 +185,9 @@ def _dotted(parts: list[int | str]) -> str:
 
 
 def _line_of(text: str, where: Location) -> int | None:
-    """The line where the deepest part of a location that can be found is written. A look at the text, not a parser:
-    good enough to point at, and None when unsure."""
+    """The line where the deepest part of a location that can be found is written. A look at the text, not a
+    parser: good enough to point at, and None when unsure.
+    """
     lines = text.splitlines()
     start, names = _table_line(lines, where)
     if start is None:
@@ -207,7 +211,9 @@ def _table_line(lines: list[str], where: Location) -> tuple[int | None, list[str
         index = where[1] if len(where) > 1 and isinstance(where[1], int) else 0
         return (headers[index], [str(p) for p in parts[1:]]) if index < len(headers) else (None, [])
     for depth in range(len(parts), 0, -1):
-        header = re.compile(r"\[\s*" + r"\s*\.\s*".join(rf'"?{re.escape(str(p))}"?' for p in parts[:depth]) + r"\s*\]")
+        header = re.compile(
+            r"\[\s*" + r"\s*\.\s*".join(rf'"?{re.escape(str(p))}"?' for p in parts[:depth]) + r"\s*\]"
+        )
         for number, line in enumerate(lines):
             if header.match(line.strip()):
                 return number, [str(p) for p in parts[depth:]]

@@ -61,7 +61,9 @@ def check_address(value: str, *, what: str, any_host: bool) -> str:
     """host:port, [IPv6]:port or unix:/path."""
     if value.startswith("unix:"):
         if not value[5:].startswith("/") or len(value[5:]) > 107:
-            raise ValueError(f'"{value}" is not {what}; a unix socket is "unix:/absolute/path" of at most 107 bytes')
+            raise ValueError(
+                f'"{value}" is not {what}; a unix socket is "unix:/absolute/path" of at most 107 bytes'
+            )
         return value
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):(\d{1,5})", value)
     if not match or not (any_host or match[1]) or not 1 <= int(match[2]) <= 65535:
@@ -77,7 +79,9 @@ def check_causes(value: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, .
     """Words, single statuses ("503") and classes ("5xx")."""
     for item in value:
         if item not in words and not re.fullmatch(r"[1-5](xx|\d\d)", item):
-            raise ValueError(f'"{item}" is not one of {", ".join(words)}, a status like "503" or a class like "5xx"')
+            raise ValueError(
+                f'"{item}" is not one of {", ".join(words)}, a status like "503" or a class like "5xx"'
+            )
     return value
 
 
@@ -90,7 +94,7 @@ class Table(BaseModel):
 class AccessLog(Table):
     path: str = "off"
     sample: float = Field(default=1.0, ge=0, le=1)
-    slow: Duration = Field(default="1s", validate_default=True)  # type: ignore[assignment]
+    slow: Duration = Field(default="1s", validate_default=True)
     errors: bool = True
 
 
@@ -135,8 +139,8 @@ class ListenerTimeouts(Table):
 
 class ListenerLimits(Table):
     connections: int = Field(default=0, ge=0)
-    line: Size = Field(default="8kB", validate_default=True, ge=256, le=16384)  # type: ignore[assignment]
-    head: Size = Field(default="32kB", validate_default=True, ge=1024, le=32768)  # type: ignore[assignment]
+    line: Size = Field(default="8kB", validate_default=True, ge=256, le=16384)
+    head: Size = Field(default="32kB", validate_default=True, ge=1024, le=32768)
     fields: int = Field(default=100, ge=1, le=100)
     body: Size = "0B"  # type: ignore[assignment]
     requests: int = Field(default=0, ge=0)
@@ -163,7 +167,9 @@ class Listener(Table):
             try:
                 ipaddress.ip_network(item, strict=False)
             except ValueError:
-                raise ValueError(f'"{item}" is not a network; write an address or CIDR like "10.0.0.0/8"') from None
+                raise ValueError(
+                    f'"{item}" is not a network; write an address or CIDR like "10.0.0.0/8"'
+                ) from None
         return value
 
 
@@ -313,7 +319,9 @@ class Service(Table):
     @classmethod
     def _host_mode(cls, value: str) -> str:
         kind, _, text = value.partition(":")
-        if value in {"preserve", "endpoint"} or (kind == "literal" and re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", text)):
+        if value in {"preserve", "endpoint"} or (
+            kind == "literal" and re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", text)
+        ):
             return value
         raise ValueError('host is "preserve", "endpoint" or "literal:NAME"')
 
@@ -327,7 +335,9 @@ class Service(Table):
                 raise ValueError(f'the endpoint "{endpoint.address}" stands there twice')
             seen.add(endpoint.address)
             if self.host == "endpoint" and endpoint.address.startswith("unix:"):
-                raise ValueError(f'host = "endpoint" cannot stand with "{endpoint.address}", which names no host')
+                raise ValueError(
+                    f'host = "endpoint" cannot stand with "{endpoint.address}", which names no host'
+                )
         self._check_split()
         return self
 
@@ -364,7 +374,9 @@ class HeaderEdits(Table):
                 raise ValueError(f'"{name}" is written by the proxy itself and cannot be edited here')
         for name, value in self.set.items():
             if not HEADER_VALUE.fullmatch(value) or value != value.strip():
-                raise ValueError(f'the value of "{name}" has a byte that may not stand in a header, or blanks around it')
+                raise ValueError(
+                    f'the value of "{name}" has a byte that may not stand in a header, or blanks around it'
+                )
         return self
 
 

@@ -23,7 +23,7 @@ _BYTES = {
 
 
 def parse_duration(value: object) -> int:
-    """Milliseconds of "1.5s", "200ms", "2m", "1h30m"; NEVER_MS for "off". A bare number has no unit and is refused.
+    """Milliseconds of "1.5s", "200ms", "2m", "1h30m"; NEVER_MS for "off". A bare number is refused.
 
     Raises ValueError that says what would be right.
     """
@@ -49,7 +49,9 @@ def parse_size(value: object) -> int:
         match = _SIZE.fullmatch(value.strip())
         if match:
             return int(float(match[1]) * _BYTES[match[2] or "B"])
-    raise ValueError('a size is a string with a unit, like "512B", "64kB", "1MB" (powers of 1024), or a number of bytes')
+    raise ValueError(
+        'a size is a string with a unit, like "512B", "64kB", "1MB" (powers of 1024), or a number of bytes'
+    )
 
 
 def format_duration(ms: int) -> str:

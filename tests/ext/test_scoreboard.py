@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from turnout.ext.scoreboard import OUTCOMES, SHARE, Scoreboard, _hist_bucket, hist_bounds
+from turnout.ext.scoreboard import SHARE, Scoreboard, _hist_bucket, hist_bounds
 
 
 @pytest.fixture
