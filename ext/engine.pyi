@@ -46,7 +46,7 @@ class Engine:
         """
 
     def abort(self) -> int:
-        """Close what is still open, counted as cancelled by the proxy; returns how many exchanges that cut."""
+        """Close what is still open, counted as cancelled by the proxy; how many exchanges that cut."""
 
     @property
     def open_clients(self) -> int: ...

@@ -1,4 +1,4 @@
-"""From a TOML file to a model: every mistake at once, each with its place, the value and what would be right."""
+"""From a TOML file to a model: every mistake at once, each with its place, value and what would be right."""
 
 from __future__ import annotations
 
