@@ -94,16 +94,17 @@ def _without_tags(loc: Location, raw: object) -> Location:
     kept: list[int | str] = []
     at: Any = raw
     for part in loc:
-        if (isinstance(at, dict) and part in at) or (
-            isinstance(at, list) and isinstance(part, int) and part < len(at)
-        ):
-            at = at[part]
-        elif at is None or (not isinstance(at, (dict, list))):
-            continue
-        else:
-            at = None
-        kept.append(part)
+        if isinstance(at, dict | list):
+            kept.append(part)
+            at = _item(at, part)
     return tuple(kept)
+
+
+def _item(table: Any, key: int | str) -> Any:
+    try:
+        return table[key]
+    except (KeyError, IndexError, TypeError):
+        return None
 
 
 def _explain(item: Any, where: Location) -> str:

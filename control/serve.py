@@ -1,0 +1,15 @@
+"""A supervisor with its control listener, run to its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import uvloop
+
+from turnout.proxy.model import Config
+from turnout.proxy.supervisor import Supervisor
+
+
+def serve(file: Path, config: Config) -> int:
+    """Returns the exit code. Raises StartError before anything serves."""
+    return uvloop.run(Supervisor(file, config).run())
