@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memmove, memset
+from libc.string cimport memcpy, memmove, memset
 
 cdef enum:
     KEEP_SMALL = 64
@@ -66,7 +66,7 @@ cdef bint buf_slide(buf_t *b) noexcept nogil:
     cdef uint32_t n = buf_left(b)
     if buf_room(b):
         return True
-    if b.off == HEADROOM:
+    if b.off <= HEADROOM:
         return False
     memmove(&b.base[0] + HEADROOM, buf_data(b), n)
     b.off = HEADROOM
@@ -80,3 +80,80 @@ cdef void buf_give_chain(buf_pool_t *pool, buf_t *b) noexcept nogil:
         next = b.next
         buf_give(pool, b)
         b = next
+
+
+# ---- for tests --------------------------------------------------------------------------------------------------
+
+cdef class _Pool:
+    """Test access: a pool, and the buffers taken from it by number."""
+
+    cdef buf_pool_t pool
+    cdef list taken
+
+    def __cinit__(self, uint64_t large_bytes_max):
+        pool_init(&self.pool, large_bytes_max)
+        self.taken = []
+
+    def __dealloc__(self):
+        pool_close(&self.pool)
+
+    cdef buf_t *at(self, uint32_t i):
+        return <buf_t *><size_t>self.taken[i]
+
+    def take(self, uint32_t klass):
+        cdef buf_t *b = buf_take(&self.pool, klass)
+        if b == NULL:
+            raise MemoryError
+        self.taken.append(<size_t>b)
+        return len(self.taken) - 1
+
+    def give(self, uint32_t i):
+        buf_give(&self.pool, self.at(i))
+
+    def give_chain(self, list numbers):
+        cdef buf_t *first = NULL
+        for i in reversed(numbers):
+            self.at(i).next = first
+            first = self.at(i)
+        buf_give_chain(&self.pool, first)
+
+    def fill(self, uint32_t i, bytes data):
+        """Put data behind what is there; only as much as there is room for."""
+        cdef buf_t *b = self.at(i)
+        cdef uint32_t n = min(<uint32_t>len(data), buf_room(b))
+        memcpy(buf_tail(b), <const char *>data, n)
+        b.end += n
+        return n
+
+    def eat(self, uint32_t i, uint32_t n):
+        cdef buf_t *b = self.at(i)
+        b.off += min(n, buf_left(b))
+
+    def grow_down(self, uint32_t i, bytes data):
+        """Put data before what is there, as a framing does."""
+        cdef buf_t *b = self.at(i)
+        assert len(data) <= b.off
+        b.off -= <uint32_t>len(data)
+        memcpy(buf_data(b), <const char *>data, len(data))
+
+    def pad(self, uint32_t i):
+        """Write all of the room behind the data, and TAILROOM behind that."""
+        cdef buf_t *b = self.at(i)
+        memset(buf_tail(b), 0xa5, buf_room(b) + TAILROOM)
+
+    def slide(self, uint32_t i):
+        return bool(buf_slide(self.at(i)))
+
+    def data(self, uint32_t i):
+        return buf_data(self.at(i))[:buf_left(self.at(i))]
+
+    def room(self, uint32_t i):
+        return buf_room(self.at(i))
+
+    def klass(self, uint32_t i):
+        return self.at(i).klass
+
+    @property
+    def counts(self):
+        """(small used, small free, large used, large free)"""
+        return self.pool.n_used[0], self.pool.n_free[0], self.pool.n_used[1], self.pool.n_free[1]

@@ -26,7 +26,7 @@ cdef enum chunk_phase:
 cdef struct body_t:
     uint64_t left             # BODY_LENGTH: bytes to come; BODY_CHUNKED: bytes left of the current chunk
     uint32_t overhead         # BODY_CHUNKED: framing bytes not yet paid for by data; bounded against abuse
-    uint16_t extension        # BODY_CHUNKED: bytes of the current chunk's extensions
+    uint16_t extension        # BODY_CHUNKED: digits of the current chunk's size, then bytes of its extensions
     uint8_t kind              # body_kind
     uint8_t phase             # chunk_phase
 

@@ -8,7 +8,8 @@ cdef extern from "<string.h>" nogil:
 cdef enum:
     EXTENSION_MAX = 256       # bytes of one chunk's extensions
     OVERHEAD_MAX = 16384      # framing bytes beyond what the data is worth
-    SIZE_DIGITS_LIMIT = 60    # a size of 2**60 and above is refused
+    SIZE_BITS = 60            # a size of 2**60 and above is refused
+    SIZE_DIGITS = 16          # and one written with more digits, zeros or not
 
 
 cdef int hex_value(char c) noexcept nogil:
@@ -30,10 +31,13 @@ cdef int chunk_step(body_t *b, char c) noexcept nogil:
     """One framing byte through the machine; FRAME_MALFORMED, or FRAME_END when the trailer section comes next."""
     cdef int digit
     b.overhead += 1
+    if b.overhead > OVERHEAD_MAX:
+        return FRAME_MALFORMED
     if b.phase == CHUNK_SIZE or b.phase == CHUNK_SIZE_MORE:
         digit = hex_value(c)
         if digit >= 0:
-            if b.left >> (SIZE_DIGITS_LIMIT - 4):
+            b.extension = 1 if b.phase == CHUNK_SIZE else b.extension + 1
+            if b.left >> (SIZE_BITS - 4) or b.extension > SIZE_DIGITS:
                 return FRAME_MALFORMED
             b.left = (b.left << 4) | <uint64_t>digit
             b.phase = CHUNK_SIZE_MORE
@@ -91,8 +95,6 @@ cdef int chunk_decode(body_t *b, char *p, uint32_t n, uint32_t *data, uint32_t *
             b.phase = CHUNK_DATA_CR
     data[0] = out
     used[0] = at
-    if b.overhead > OVERHEAD_MAX:
-        return FRAME_MALFORMED
     return verdict
 
 
@@ -132,30 +134,26 @@ cdef uint32_t chunk_frame(char *data, uint32_t n) noexcept nogil:
     return size_line(n, data)
 
 
-def _decode(bytes raw, cuts=()):
-    """Test access: feed `raw` cut at the given offsets; (data, bytes left over, whether it ended) or None when malformed."""
+# ---- for tests --------------------------------------------------------------------------------------------------
+
+cdef class _Body:
+    """Test access: one body, fed where its bytes stand."""
+
     cdef body_t body
-    cdef uint32_t data = 0, used = 0
-    cdef int verdict = FRAME_MORE
-    cdef bytearray piece
-    body.kind = BODY_CHUNKED
-    body.phase = CHUNK_SIZE
-    body.left = 0
-    body.overhead = 0
-    body.extension = 0
-    out = bytearray()
-    bounds = [0, *sorted(cuts), len(raw)]
-    for start, stop in zip(bounds, bounds[1:]):
-        piece = bytearray(raw[start:stop])
-        if not piece:
-            continue
-        verdict = body_feed(&body, piece, <uint32_t>len(piece), &data, &used)
-        if verdict == FRAME_MALFORMED:
-            return None
-        out += piece[:data]
-        if verdict == FRAME_END:
-            return bytes(out), raw[start + used :], True
-    return bytes(out), b"", False
+
+    def __cinit__(self, int kind, uint64_t left=0):
+        self.body.kind = <uint8_t>kind
+        self.body.left = left
+
+    def feed(self, size_t address, uint32_t n):
+        """(FRAME_*, bytes of plain data now at the address, raw bytes consumed)"""
+        cdef uint32_t data = 0, used = 0
+        verdict = body_feed(&self.body, <char *>address, n, &data, &used)
+        return verdict, data, used
+
+    @property
+    def phase(self):
+        return self.body.phase
 
 
 def _frame(bytes data):

@@ -108,19 +108,21 @@ cdef bint same(const char *a, const char *b, uint32_t n) noexcept nogil:
     return True
 
 
-def _lookup(bytes name):
+# ---- for tests --------------------------------------------------------------------------------------------------
+
+def _lookup(size_t address, uint32_t n):
     """Test access to header_lookup."""
-    return header_lookup(name, <uint32_t>len(name))
+    return header_lookup(<const char *>address, n)
 
 
-def _token_listed(bytes value, bytes token):
+def _token_listed(size_t address, uint32_t n, bytes token):
     """Test access to token_listed."""
-    return bool(token_listed(value, <uint32_t>len(value), token, <uint32_t>len(token)))
+    return bool(token_listed(<const char *>address, n, token, <uint32_t>len(token)))
 
 
-def _cookie(bytes value, bytes name):
-    """Test access to cookie_find: the cookie's value or None."""
-    cdef uint32_t off = 0, n = 0
-    if not cookie_find(value, <uint32_t>len(value), name, <uint32_t>len(name), &off, &n):
+def _cookie(size_t address, uint32_t n, bytes name):
+    """Test access to cookie_find: the place and length of the cookie's value, or None."""
+    cdef uint32_t off = 0, length = 0
+    if not cookie_find(<const char *>address, n, name, <uint32_t>len(name), &off, &length):
         return None
-    return value[off : off + n]
+    return off, length

@@ -1,7 +1,7 @@
 """See http1.pxd."""
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy, memset
+from libc.string cimport memchr, memcmp, memcpy, memset, strlen
 from turnout.ext.headers cimport (
     H_CONNECTION, H_CONTENT_LENGTH, H_CONTENT_TYPE, H_COOKIE, H_DATE, H_EXPECT, H_HOST, H_IDEMPOTENCY_KEY, H_KEEP_ALIVE,
     H_OTHER, H_PROXY_CONNECTION, H_SET_COOKIE, H_TE, H_TRAILER, H_TRANSFER_ENCODING, H_UPGRADE, HEAD_ABSOLUTE,
@@ -13,13 +13,15 @@ from turnout.ext.headers cimport (
 cdef enum:
     METHOD_MAX = 32
     MAX_LENGTH_DIGITS = 18    # a content length below 10**18
+    MAX_PORT_DIGITS = 5
+    MAX_OPTIONS = 100         # of all Connection fields: each is looked for among the fields
 
 # Classes of bytes (RFC 9110 5.6.2, 5.5; RFC 3986), one bit each.
 cdef enum:
     IS_TOKEN = 1
     IS_TARGET = 2             # visible ASCII but "#"
     IS_VALUE = 4              # visible, blank or obs-text
-    IS_HOST = 8               # reg-name, IP literal, port
+    IS_HOST = 8               # reg-name; with ":" what stands in an IP literal
     HAS_DIGIT = 16
 
 cdef uint8_t bytes_are[256]
@@ -38,7 +40,7 @@ cdef void classify() noexcept nogil:
             bytes_are[c] |= IS_TARGET
         if c == c'\t' or (c >= 0x20 and c != 0x7f):
             bytes_are[c] |= IS_VALUE
-        if alnum or (c and memchr(b"-._~!$&'()*+,;=%:[]", <int>c, 19) != NULL):
+        if alnum or (c and memchr(b"-._~!$&'()*+,;=%", <int>c, 16) != NULL):
             bytes_are[c] |= IS_HOST
         if c'0' <= c <= c'9':
             bytes_are[c] |= HAS_DIGIT
@@ -68,23 +70,24 @@ cdef inline bint all_are(const char *p, uint32_t n, uint8_t kind) noexcept nogil
 # ---- whether it is all there ------------------------------------------------------------------------------------
 
 cdef bint head_ends(const char *p, uint32_t n, uint32_t seen) noexcept nogil:
-    """Whether an empty line stands in what an earlier call has not looked at."""
-    cdef uint32_t at = seen - 3 if seen > 3 else 0
-    cdef const char *cr
-    while at + 4 <= n:
-        cr = <const char *>memchr(p + at, c'\r', n - at)
-        if cr == NULL:
+    """Whether an empty line, or a LF that ends no line, stands in what an earlier call has not looked at."""
+    cdef uint32_t at = seen
+    cdef const char *lf
+    while at < n:
+        lf = <const char *>memchr(p + at, c'\n', n - at)
+        if lf == NULL:
             return False
-        at = <uint32_t>(cr - p)
-        if at + 4 <= n and memcmp(cr, b"\r\n\r\n", 4) == 0:
+        at = <uint32_t>(lf - p)
+        if at == 0 or p[at - 1] != c'\r' or (at >= 3 and memcmp(lf - 3, b"\r\n\r", 3) == 0):
             return True
         at += 1
     return False
 
 
 cdef int not_yet(const char *p, uint32_t n, const head_limits_t *limits) noexcept nogil:
-    """The head's end is missing: wait, or is it too long already?"""
-    if n > limits.line and memchr(p, c'\n', limits.line) == NULL:
+    """The head's end is missing: wait, or is it too long already? A line of limits.line bytes may still get its CRLF."""
+    cdef uint32_t start = 2 if n >= 2 and p[0] == c'\r' and p[1] == c'\n' else 0
+    if n - start > limits.line + 1 and memchr(p + start, c'\n', limits.line + 2) == NULL:
         return HEAD_LINE_TOO_LONG
     return HEAD_TOO_LARGE if n >= limits.head else HEAD_NEED_MORE
 
@@ -108,16 +111,17 @@ cdef inline uint64_t stops_value(uint64_t w) noexcept nogil:
 cdef inline uint32_t value_end(const char *p, uint32_t at, uint32_t n) noexcept nogil:
     """First byte from `at` that may not stand in a value; n when there is none. Eight bytes a step."""
     cdef uint64_t w
-    while at + 8 <= n:
-        memcpy(&w, p + at, 8)
-        if stops_value(w):
-            break
-        at += 8
-    while at < n and bytes_are[<uint8_t>p[at]] & IS_VALUE:
+    while True:
+        while at + 8 <= n:
+            memcpy(&w, p + at, 8)
+            if stops_value(w):
+                break
+            at += 8
+        while at < n and p[at] != c'\t' and bytes_are[<uint8_t>p[at]] & IS_VALUE:
+            at += 1
+        if at == n or p[at] != c'\t':
+            return at
         at += 1
-        if at + 8 <= n and p[at - 1] == c'\t':
-            return value_end(p, at, n)
-    return at
 
 
 cdef int parse_field(const char *p, uint32_t n, uint32_t at, field_t *f) noexcept nogil:
@@ -183,7 +187,7 @@ cdef int parse_fields(const char *p, uint32_t n, uint32_t at, const head_limits_
                 return HEAD_NEED_MORE
             if p[at + 1] != c'\n':
                 return bad(b"a bare CR stands in the head")
-            return <int>at + 2
+            return <int>at + 2 if at + 2 <= limits.head else HEAD_TOO_LARGE
         if p[at] == c'\n':
             return bad(b"a line of the head ends with a bare LF")
         if h.n_fields >= most:
@@ -273,34 +277,43 @@ cdef void connection_option(const char *p, const char *token, uint32_t n, head_t
         name_away(p, token, n, h)
 
 
-cdef void read_connection(const char *p, const field_t *f, head_t *h) noexcept nogil:
-    cdef uint32_t at = f.value, end = f.value + f.value_len, stop
+cdef int read_connection(const char *p, const field_t *f, uint32_t *options, head_t *h) noexcept nogil:
+    cdef uint32_t at = f.value, end = f.value + f.value_len, stop, last
     while at < end:
         while at < end and (p[at] == c' ' or p[at] == c'\t' or p[at] == c','):
             at += 1
         stop = at
-        while stop < end and bytes_are[<uint8_t>p[stop]] & IS_TOKEN:
-            stop += 1
-        connection_option(p, p + at, stop - at, h)
         while stop < end and p[stop] != c',':
             stop += 1
+        last = stop
+        while last > at and (p[last - 1] == c' ' or p[last - 1] == c'\t'):
+            last -= 1
+        if not all_are(p + at, last - at, IS_TOKEN):
+            return bad(b"Connection is not a list of options")
+        options[0] += last > at
+        if options[0] > MAX_OPTIONS:
+            return bad(b"Connection has more than 100 options")
+        connection_option(p, p + at, last - at, h)
         at = stop
+    return 0
 
 
-cdef void read_hops(const char *p, head_t *h) noexcept nogil:
-    cdef uint32_t i
+cdef int read_hops(const char *p, head_t *h) noexcept nogil:
+    cdef uint32_t i, options = 0
     cdef field_t *f
     for i in range(h.n_fields):
         f = &h.fields[i]
         if f.id == H_CONNECTION:
             f.skip = 1
-            read_connection(p, f, h)
+            if read_connection(p, f, &options, h) < 0:
+                return HEAD_MALFORMED
         elif f.id == H_KEEP_ALIVE or f.id == H_PROXY_CONNECTION or f.id == H_UPGRADE:
             f.skip = 1
         elif f.id == H_TE:
             f.skip = 1
             if token_listed(p + f.value, f.value_len, b"trailers", 8):
                 h.flags |= HEAD_TRAILERS
+    return 0
 
 
 # ---- requests ---------------------------------------------------------------------------------------------------
@@ -342,6 +355,8 @@ cdef int absolute_form(const char *p, head_t *h) noexcept nogil:
     stop = at
     while stop < end and p[stop] != c'/' and p[stop] != c'?':
         stop += 1
+    if stop == at:
+        return bad(b"the request target has no host")
     h.flags |= HEAD_ABSOLUTE
     h.authority = at
     h.authority_len = stop - at
@@ -376,9 +391,11 @@ cdef int read_target(const char *p, head_t *h) noexcept nogil:
 cdef int read_version(const char *p, uint32_t n, uint32_t at, head_t *h) noexcept nogil:
     """"HTTP/1.x" CRLF at `at`: the offset behind it, or a negative verdict."""
     cdef uint32_t have = n - at
+    if memcmp(p + at, b"HTTP/", have if have < 5 else 5) != 0:
+        return bad(b"the request line does not end with HTTP/1.0 or HTTP/1.1")
+    if have > 5 and c'2' <= p[at + 5] <= c'9':
+        return HEAD_BAD_VERSION
     if memcmp(p + at, b"HTTP/1.", have if have < 7 else 7) != 0:
-        if have >= 8 and memcmp(p + at, b"HTTP/", 5) == 0 and p[at + 6] == c'.' and c'2' <= p[at + 5] <= c'9':
-            return HEAD_BAD_VERSION
         return bad(b"the request line does not end with HTTP/1.0 or HTTP/1.1")
     if have < 10:
         return HEAD_NEED_MORE
@@ -398,7 +415,7 @@ cdef int request_line(const char *p, uint32_t n, const head_limits_t *limits, he
     elif n == 1 and p[0] == c'\r':
         return HEAD_NEED_MORE
     h.start = at
-    while at < n and bytes_are[<uint8_t>p[at]] & IS_TOKEN and at - h.start <= METHOD_MAX:
+    while at < n and bytes_are[<uint8_t>p[at]] & IS_TOKEN and at - h.start < METHOD_MAX:
         at += 1
     if at == n:
         return HEAD_NEED_MORE
@@ -410,7 +427,7 @@ cdef int request_line(const char *p, uint32_t n, const head_limits_t *limits, he
     h.target = at
     while at < n and bytes_are[<uint8_t>p[at]] & IS_TARGET:
         at += 1
-    if at - h.start > limits.line:
+    if at - h.start + 9 > limits.line:
         return HEAD_LINE_TOO_LONG
     if at == n:
         return HEAD_NEED_MORE
@@ -424,21 +441,62 @@ cdef int request_line(const char *p, uint32_t n, const head_limits_t *limits, he
     return read_version(p, n, at + 1, h)
 
 
+cdef bint is_host(const char *p, uint32_t n) noexcept nogil:
+    """A name, an IPv4 address or an IP literal in brackets, then perhaps ":" and a port (RFC 3986 3.2)."""
+    cdef uint32_t at = 0
+    if n and p[0] == c'[':
+        at = 1
+        while at < n and (bytes_are[<uint8_t>p[at]] & IS_HOST or p[at] == c':'):
+            at += 1
+        if at == 1 or at == n or p[at] != c']':
+            return False
+        at += 1
+    else:
+        while at < n and bytes_are[<uint8_t>p[at]] & IS_HOST:
+            at += 1
+        if at == 0:
+            return False
+    if at == n:
+        return True
+    return p[at] == c':' and n - at <= MAX_PORT_DIGITS + 1 and all_are(p + at + 1, n - at - 1, HAS_DIGIT)
+
+
+cdef uint32_t without_port(const char *p, uint32_t n, const char *port, uint32_t port_n) noexcept nogil:
+    """The length of an authority when an empty port or this one is taken off."""
+    if n and p[n - 1] == c':':
+        return n - 1
+    if n > port_n and p[n - port_n - 1] == c':' and memcmp(p + n - port_n, port, port_n) == 0:
+        return n - port_n - 1
+    return n
+
+
+cdef bint same_authority(const char *p, const head_t *h, const field_t *host) noexcept nogil:
+    """Whether Host says what the absolute-form target says; the scheme's port may be there or not."""
+    cdef bint secure = p[h.target + 4] == c's' or p[h.target + 4] == c'S'
+    cdef const char *port = b"443" if secure else b"80"
+    cdef uint32_t port_n = 3 if secure else 2
+    cdef uint32_t n = without_port(p + h.authority, h.authority_len, port, port_n)
+    if without_port(p + host.value, host.value_len, port, port_n) != n:
+        return False
+    return equal_names(p + h.authority, p + host.value, n)
+
+
 cdef int read_host(const char *p, head_t *h) noexcept nogil:
-    """RFC 9112 3.2: exactly one Host in HTTP/1.1, and it must be a host. absolute-form goes before it."""
+    """RFC 9112 3.2: exactly one Host in HTTP/1.1, and it must be a host. absolute-form must not say another one."""
     cdef field_t *host = field_of(h, H_HOST)
     if host == NULL:
         if h.minor:
             return bad(b"Host is missing")
-    elif host.value_len == 0 or not all_are(p + host.value, host.value_len, IS_HOST):
+    elif not is_host(p + host.value, host.value_len):
         return bad(b"Host is not a host")
     elif not h.authority_len:
         h.authority = host.value
         h.authority_len = host.value_len
-    if h.flags & HEAD_ABSOLUTE and h.authority_len == 0:
-        return bad(b"the request target has no host")
-    if not all_are(p + h.authority, h.authority_len, IS_HOST):
-        return bad(b"the request target's host is not a host")
+    if h.flags & HEAD_ABSOLUTE or h.method == M_CONNECT:
+        if not is_host(p + h.authority, h.authority_len):
+            return bad(b"the request target's host is not a host")
+    if h.flags & HEAD_ABSOLUTE and host != NULL and not same_authority(p, h, host):
+        return bad(b"Host and the request target name different hosts")
     return 0
 
 
@@ -458,12 +516,11 @@ cdef int parse_request(const char *p, uint32_t n, uint32_t seen, const head_limi
         at = parse_fields(p, n, <uint32_t>at, limits, h)
     if at < 0:
         return not_yet(p, n, limits) if at == HEAD_NEED_MORE else at
-    if <uint32_t>at > limits.head:
-        return HEAD_TOO_LARGE
     h.length = <uint32_t>at
-    if read_framing(p, h) < 0 or read_host(p, h) < 0:
+    if read_framing(p, h) < 0 or read_host(p, h) < 0 or read_hops(p, h) < 0:
         return HEAD_MALFORMED
-    read_hops(p, h)
+    if h.method == M_CONNECT and (h.flags & HEAD_CHUNKED or h.content_length > 0):
+        return bad(b"CONNECT has a body")
     read_expect(p, h)
     return at
 
@@ -509,23 +566,23 @@ cdef int parse_response(const char *p, uint32_t n, uint32_t seen, const head_lim
     if at < 0:
         return HEAD_TOO_LARGE if at == HEAD_NEED_MORE and n >= limits.head else at
     h.length = <uint32_t>at
-    if read_framing(p, h) < 0:
+    if read_framing(p, h) < 0 or read_hops(p, h) < 0:
         return HEAD_MALFORMED
-    read_hops(p, h)
     return at
 
 
 # ---- trailers ---------------------------------------------------------------------------------------------------
 
-cdef bint forbidden_trailer(uint8_t id) noexcept nogil:
-    """RFC 9110 6.5.1: nothing about framing, routing, state or how to process may come after the body."""
-    return (id == H_HOST or id == H_CONTENT_LENGTH or id == H_TRANSFER_ENCODING or id == H_CONNECTION or id == H_TE
-            or id == H_TRAILER or id == H_UPGRADE or id == H_EXPECT or id == H_KEEP_ALIVE or id == H_PROXY_CONNECTION
-            or id == H_COOKIE or id == H_SET_COOKIE or id == H_CONTENT_TYPE)
+cdef bint named(const char *p, const field_t *f, const char *name) noexcept nogil:
+    return f.name_len == strlen(name) and equals_lower(p + f.name, name, f.name_len)
 
 
-cdef bint authorization(const char *p, const field_t *f) noexcept nogil:
-    return f.name_len == 13 and equals_lower(p + f.name, b"authorization", 13)
+cdef bint forbidden_trailer(const char *p, const field_t *f) noexcept nogil:
+    """RFC 9110 6.5.1: nothing about framing, routing, who asks or how to process may come after the body. What has an
+    id is something that this proxy acts on or vouches for."""
+    return (f.id != H_OTHER or named(p, f, b"authorization") or named(p, f, b"www-authenticate")
+            or named(p, f, b"content-encoding") or named(p, f, b"content-range") or named(p, f, b"range")
+            or named(p, f, b"cache-control") or named(p, f, b"max-forwards"))
 
 
 cdef int parse_trailers(const char *p, uint32_t n, const head_limits_t *limits, head_t *h) noexcept nogil:
@@ -539,7 +596,7 @@ cdef int parse_trailers(const char *p, uint32_t n, const head_limits_t *limits, 
     h.length = <uint32_t>at
     for i in range(h.n_fields):
         f = &h.fields[i]
-        f.skip = forbidden_trailer(f.id) or authorization(p, f)
+        f.skip = forbidden_trailer(p, f)
     return at
 
 
@@ -585,11 +642,12 @@ cdef object parsed(str kind, const char *p, uint32_t n, uint32_t seen, uint32_t 
     return described(p, &h, used) if used > 0 else used
 
 
-def _parse(str kind, bytes raw, seen=0, *, line=8192, head=32768, fields=100):
+def _parse(str kind, bytes raw, uint32_t seen=0, *, uint32_t line=8192, uint32_t head=32768, uint32_t fields=100):
     """Test access: a dict of what was parsed, a negative verdict, or the phrase of a malformed head."""
     return parsed(kind, raw, <uint32_t>len(raw), seen, line, head, fields)
 
 
-def _parse_at(str kind, size_t address, uint32_t n):
-    """Test access: parse n bytes at an address, for heads at the edge of an unreadable page."""
-    return parsed(kind, <const char *>address, n, 0, 8192, 32768, 100)
+def _parse_at(str kind, size_t address, uint32_t n, uint32_t seen=0, *, uint32_t line=8192, uint32_t head=32768,
+              uint32_t fields=100):
+    """Test access: _parse of n bytes at an address, for heads at the edge of an unreadable page."""
+    return parsed(kind, <const char *>address, n, seen, line, head, fields)

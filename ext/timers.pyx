@@ -1,6 +1,7 @@
 """See timers.pxd."""
 
 from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 
 
 cdef inline uint32_t to_tick(uint64_t ms) noexcept nogil:
@@ -124,3 +125,48 @@ cdef void wheel_advance(timer_wheel_t *w, uint64_t now_ms, timer_fire_t fire, vo
                 continue
             node.deadline = 0
             fire(context, node)
+
+
+# ---- for tests --------------------------------------------------------------------------------------------------
+
+cdef class _Wheel:
+    """Test access: a wheel and some nodes, numbered from 0."""
+
+    cdef timer_wheel_t wheel
+    cdef timer_node_t *nodes
+    cdef uint32_t count
+    cdef object fired
+
+    def __cinit__(self, uint64_t now_ms, uint32_t count):
+        self.count = count
+        self.nodes = <timer_node_t *>calloc(count, sizeof(timer_node_t))
+        if self.nodes == NULL:
+            raise MemoryError
+        wheel_init(&self.wheel, now_ms)
+
+    def __dealloc__(self):
+        free(self.nodes)
+
+    def arm(self, uint32_t i, uint64_t deadline_ms):
+        wheel_arm(&self.wheel, &self.nodes[i], deadline_ms)
+
+    def disarm(self, uint32_t i):
+        wheel_disarm(&self.nodes[i])
+
+    def drop(self, uint32_t i):
+        wheel_drop(&self.wheel, &self.nodes[i])
+
+    def advance(self, uint64_t now_ms, fired):
+        """Call fired(i) for each node that is due; it may call the other methods."""
+        self.fired = fired
+        wheel_advance(&self.wheel, now_ms, note_fired, <void *>self)
+
+    @property
+    def linked(self):
+        """(the wheel's own count, the nodes that stand in it)"""
+        return self.wheel.armed, sum(self.nodes[i].next != NULL for i in range(self.count))
+
+
+cdef void note_fired(void *context, timer_node_t *node) noexcept with gil:
+    cdef _Wheel wheel = <_Wheel>context
+    wheel.fired(<uint32_t>(node - wheel.nodes))
