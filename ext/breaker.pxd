@@ -11,7 +11,9 @@
 HALF_OPEN lets `probes` requests through at a time, over all workers. Each carries the epoch in which it was let
 through. Probes that a killed worker took with it come back when the lease is over: a new epoch begins with all tokens,
 and what belongs to an older one no longer counts. A success of an endpoint without failures writes nothing.
-Open time doubles with each trip that comes while the endpoint has not been well for as long as it was last shut out.
+The first trip of a row shuts out for open_ms; the time doubles with each trip that comes while the endpoint has not
+been well for as long as it was last shut out. An epoch comes again after sixteen: a probe that is reported only then
+may be taken for one of the new epoch. (CLOSED forgets the streak at the first report after its deadline.)
 Times are CLOCK_MONOTONIC in ticks of 16 ms, 32 bits of them: deadlines are right within a year of now.
 """
 
@@ -76,7 +78,8 @@ cdef int brk_admit(sb_t *sb, uint32_t slot, const breaker_conf_t *conf, uint32_t
 cdef uint64_t brk_report(sb_t *sb, uint32_t slot, const breaker_conf_t *conf, int event, uint32_t epoch, uint64_t now_ms,
                          uint32_t random, bint may_trip) noexcept nogil
 """Close a request. `epoch` matters for the PROBE events only: of another epoch they count for nothing. Returns the word
-that made it OPEN, 0 when this report did not."""
+that made it OPEN when this report tripped it out of CLOSED, else 0 (a failed probe only shuts again what was shut)."""
 
 cdef void brk_untrip(sb_t *sb, uint32_t slot, uint64_t tripped, uint64_t now_ms) noexcept nogil
-"""Take back a trip (the word brk_report returned) unless the breaker has moved on."""
+"""Take back a trip (the word brk_report returned) unless the breaker has moved on: CLOSED with the failures it had, the
+streak one less. `trips` keeps what it counted."""

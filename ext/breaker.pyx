@@ -1,11 +1,15 @@
 """See breaker.pxd."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
 from turnout.ext.scoreboard cimport (
     OUT_5XX, OUT_CONNECT, OUT_RESET, OUT_TIMEOUT, brk_epoch, brk_failures, brk_streak, brk_successes, sb_add,
-    sb_breaker_t, sb_cas64, sb_changed, sb_load64, sb_store64,
+    sb_breaker_t, sb_cas64, sb_changed, sb_load64, sb_map, sb_store64, sb_unmap,
 )
 from turnout.ext.snapshot cimport BRK_ON_5XX, BRK_ON_CONNECT, BRK_ON_RESET, BRK_ON_TIMEOUT
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
 
 cdef enum:
     STREAK_MAX = 15           # what the word can hold
@@ -160,7 +164,7 @@ cdef void note_change(sb_t *sb, uint32_t slot, uint64_t old, uint64_t new, uint6
         return
     sb_store64(&b.changed_ms, now_ms)
     if brk_state(new) == BRK_OPEN:
-        sb_add(&b.trips, 1)
+        sb_add(&b.trips, 1)                 # never taken back: whoever reads the counter expects it to grow
     sb_changed(sb)
 
 
@@ -195,7 +199,7 @@ cdef uint64_t brk_report(sb_t *sb, uint32_t slot, const breaker_conf_t *conf, in
             return 0
         if sb_cas64(at, &old, new):
             note_change(sb, slot, old, new, now_ms)
-            return new if brk_state(new) == BRK_OPEN else 0
+            return new if brk_state(old) == BRK_CLOSED and brk_state(new) == BRK_OPEN else 0
     return 0
 
 
@@ -222,3 +226,138 @@ cdef bint brk_is_failure(const breaker_conf_t *conf, int outcome, int status) no
         return True
     bit = <uint32_t>status - 100
     return bit < 512 and (conf.statuses[bit >> 6] >> (bit & 63)) & 1
+
+
+# ---- test access --------------------------------------------------------------------------------------------------
+
+_STATES = ("closed", "open", "half_open")
+_EVENTS = (
+    "ask_early", "ask_due", "success", "failure", "neutral", "probe_success", "probe_failure", "probe_neutral",
+)
+_ACTIONS = ("keep", "clear", "count", "first", "take", "renew", "pass", "reopen", "return")
+
+
+cdef int read_conf(breaker_conf_t *c, dict conf) except -1:
+    memset(c, 0, sizeof(breaker_conf_t))
+    c.failures = conf.get("failures", 5)
+    c.open_ms = conf.get("open_ms", 60_000)
+    c.open_max_ms = conf.get("open_max_ms", 600_000)
+    c.jitter_pct = conf.get("jitter_pct", 0)
+    c.probes = conf.get("probes", 1)
+    c.successes = conf.get("successes", 1)
+    c.on = conf.get("on", 0)
+    for status in conf.get("statuses", ()):
+        c.statuses[(status - 100) // 64] |= <uint64_t>1 << <uint32_t>((status - 100) % 64)
+    return 0
+
+
+def _table():
+    return {
+        state: {event: _ACTIONS[brk_table[i][j]] for j, event in enumerate(_EVENTS)} for i, state in enumerate(_STATES)
+    }
+
+
+def _pack(**fields):
+    cdef fields_t f
+    memset(&f, 0, sizeof(f))
+    f.state = _STATES.index(fields.get("state", "closed"))
+    f.failures = fields.get("failures", 0)
+    f.streak = fields.get("streak", 0)
+    f.probes = fields.get("probes", 0)
+    f.successes = fields.get("successes", 0)
+    f.epoch = fields.get("epoch", 0)
+    f.deadline = fields.get("deadline", 0)
+    return pack(&f)
+
+
+def _unpack(uint64_t word):
+    cdef fields_t f = unpack(word)
+    return {**f, "state": _STATES[f.state]}
+
+
+def _next(uint64_t word, str event, uint64_t now_ms, *, uint32_t lease_ms=1000, uint32_t random=0, bint may_trip=True,
+          **conf):
+    cdef breaker_conf_t c
+    read_conf(&c, conf)
+    return brk_next(word, _EVENTS.index(event), &c, lease_ms, now_ms, random, may_trip)
+
+
+def _open_to(uint64_t word, uint64_t now_ms, **conf):
+    cdef breaker_conf_t c
+    read_conf(&c, conf)
+    return bool(brk_open_to(word, &c, now_ms))
+
+
+def _is_failure(int outcome, int status, **conf):
+    cdef breaker_conf_t c
+    read_conf(&c, conf)
+    return bool(brk_is_failure(&c, outcome, status))
+
+
+cdef class _Breaker:
+    cdef sb_t sb
+    cdef uint32_t slot
+    cdef breaker_conf_t conf
+
+    def __cinit__(self, int fd, uint32_t slot, **conf):
+        memset(&self.sb, 0, sizeof(sb_t))
+        read_conf(&self.conf, conf)
+        if sb_map(&self.sb, fd, 0xFFFFFFFF) != 0 or slot >= self.sb.endpoints:
+            raise ValueError(f"descriptor {fd} is not a scoreboard with an endpoint slot {slot}")
+        self.slot = slot
+
+    def __dealloc__(self):
+        sb_unmap(&self.sb)
+
+    @property
+    def word(self):
+        return sb_load64(&self.sb.breaker[self.slot].word)
+
+    def admit(self, uint64_t now_ms, *, uint32_t lease_ms=1000):
+        cdef uint32_t epoch = 0
+        cdef int verdict = brk_admit(&self.sb, self.slot, &self.conf, lease_ms, now_ms, &epoch)
+        return verdict, epoch
+
+    def report(self, str event, uint64_t now_ms, *, uint32_t epoch=0, uint32_t random=0, bint may_trip=True):
+        return brk_report(&self.sb, self.slot, &self.conf, _EVENTS.index(event), epoch, now_ms, random, may_trip)
+
+    def untrip(self, uint64_t word, uint64_t now_ms):
+        brk_untrip(&self.sb, self.slot, word, now_ms)
+
+    def meet(self, uint64_t parties):
+        """Wait until so many have come."""
+        cdef uint64_t *come = &self.sb.breaker[self.slot].pad[0]
+        with nogil:
+            sb_add(come, 1)
+            while sb_load64(come) < parties:
+                sched_yield()
+
+    def hammer_probes(self, uint64_t now_ms, uint32_t times):
+        """Ask until so many probes were got, or it is OPEN, and give each back; (probes got, most of them in flight at
+        once over all processes)."""
+        cdef uint64_t *flying = &self.sb.breaker[self.slot].pad[1]
+        cdef uint64_t n, most = 0
+        cdef uint32_t epoch = 0, got = 0
+        with nogil:
+            while got < times:
+                if brk_admit(&self.sb, self.slot, &self.conf, 1000, now_ms, &epoch) == 2:
+                    got += 1
+                    n = sb_add(flying, 1) + 1
+                    most = n if n > most else most
+                    sched_yield()
+                    sb_add(flying, ~<uint64_t>0)
+                    brk_report(&self.sb, self.slot, &self.conf, BRK_PROBE_NEUTRAL, epoch, now_ms, 0, True)
+                elif brk_state(sb_load64(&self.sb.breaker[self.slot].word)) == BRK_OPEN:
+                    break
+                else:
+                    sched_yield()
+        return got, most
+
+    def hammer_failures(self, uint64_t now_ms, uint32_t times):
+        """Report so many failures; how many of them tripped it."""
+        cdef uint32_t i, tripped = 0
+        with nogil:
+            for i in range(times):
+                if brk_report(&self.sb, self.slot, &self.conf, BRK_FAILURE, 0, now_ms, 0, True):
+                    tripped += 1
+        return tripped
