@@ -267,7 +267,7 @@ cdef void exchange_select(core_t *core, exch_t *x) noexcept nogil:
     cdef uint64_t *earned = &core.services[x.route.service.slot].earned_us
     x.service = x.route.service
     budget_earn(&x.service.retry, &core.sb.svcstat[core.sb.me][x.service.slot],
-                <double>(core.now_us - earned[0]) / 1e6 if earned[0] else 0.0)
+                <double>(core.now_us - earned[0]) / 1e6)
     earned[0] = core.now_us
     if x.service.strategy == BAL_IP_HASH or x.service.strategy == BAL_CONSISTENT_HASH:
         x.key = balance_key(x)

@@ -16,13 +16,14 @@ cdef struct attempt_t:
     uint8_t replayable        # 1: head and whole body are still at hand
     uint8_t answered          # 1: response bytes already went to the client
     uint8_t keyed             # 1: the request has an Idempotency-Key
-    uint32_t tries            # attempts so far, this one included
-    uint32_t stale_tries      # of them, stale reused connections (bounded, not counted as attempts)
+    uint32_t tries            # attempts so far, this one included, those on stale reused connections not
+    uint32_t stale_tries      # attempts before this one that met a stale reused connection (bounded by themselves)
     uint16_t status           # RETRY_STATUS
 
 cdef bint retry_allowed(const retry_conf_t *conf, const attempt_t *attempt) noexcept nogil
 """The rule without the budget."""
 cdef void budget_earn(const retry_conf_t *conf, sb_svcstat_t *stat, double elapsed_s) noexcept nogil
-"""Once per request: its share, and the floor for the time since the last call. Capped at ten seconds' worth and 100."""
+"""Once per request: its share, and the floor for the time since the last call, of which ten seconds count at most (so a
+first call earns ten seconds' worth). Capped at ten seconds of the floor plus 100 tokens."""
 cdef bint budget_spend(sb_svcstat_t *stat) noexcept nogil
 """Take one token; 0 when there is none (counted in retries_denied)."""

@@ -1,6 +1,7 @@
 """See retry.pxd."""
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
 from turnout.ext.scoreboard cimport RETRY_STALE, RETRY_STATUS
 
 cdef enum:
@@ -48,3 +49,50 @@ cdef bint budget_spend(sb_svcstat_t *stat) noexcept nogil:
         return False
     stat.budget = stat.budget - 1 if stat.budget > 1 else 0.0
     return True
+
+
+# ---- test access --------------------------------------------------------------------------------------------------
+
+cdef int read_conf(retry_conf_t *c, dict conf) except -1:
+    memset(c, 0, sizeof(retry_conf_t))
+    c.attempts = conf.get("attempts", 2)
+    c.on = conf.get("on", 31)
+    c.methods = conf.get("methods", 0)
+    c.budget = conf.get("budget", 0.2)
+    c.floor_per_s = conf.get("floor_per_s", 10.0)
+    for status in conf.get("statuses", ()):
+        c.statuses[(status - 100) // 64] |= <uint64_t>1 << <uint32_t>((status - 100) % 64)
+    return 0
+
+
+def _allowed(dict conf, *, reason=0, method=0, sent=False, replayable=True, answered=False, keyed=False, tries=1,
+             stale_tries=0, status=0):
+    cdef retry_conf_t c
+    cdef attempt_t a
+    read_conf(&c, conf)
+    a.reason, a.method, a.sent, a.replayable = reason, method, sent, replayable
+    a.answered, a.keyed, a.tries, a.stale_tries, a.status = answered, keyed, tries, stale_tries, status
+    return bool(retry_allowed(&c, &a))
+
+
+cdef class _Budget:
+    cdef retry_conf_t conf
+    cdef sb_svcstat_t stat
+
+    def __cinit__(self, **conf):
+        read_conf(&self.conf, conf)
+        memset(&self.stat, 0, sizeof(sb_svcstat_t))
+
+    @property
+    def tokens(self):
+        return self.stat.budget
+
+    @property
+    def denied(self):
+        return self.stat.retries_denied
+
+    def earn(self, double elapsed_s):
+        budget_earn(&self.conf, &self.stat, elapsed_s)
+
+    def spend(self):
+        return bool(budget_spend(&self.stat))

@@ -105,7 +105,7 @@ cdef inline uint32_t brk_failures(uint64_t word) noexcept nogil:
     """In a row."""
     return (word >> 2) & 1023
 cdef inline uint32_t brk_streak(uint64_t word) noexcept nogil:
-    """Trips in a row; the exponent of the open time."""
+    """Trips in a row; the open time doubles with each after the first."""
     return (word >> 12) & 15
 cdef inline uint32_t brk_probes(uint64_t word) noexcept nogil:
     """Tokens taken."""
@@ -118,9 +118,9 @@ cdef inline uint32_t brk_deadline(uint64_t word) noexcept nogil:
     """OPEN: when probes may begin. HALF_OPEN: when the lease is over. CLOSED: until when a trip continues the streak."""
     return word >> 32
 
-# One entry of the sticky-by-source table; key 0: free. Written by compare-and-swap on `key`, then plain stores.
+# One entry of the sticky-by-source table; free when expired. sticky.pyx has the protocol by which workers share it.
 cdef struct sb_sticky_t:
-    uint64_t key              # hash of service and source address
+    uint64_t key              # hash of service and source address, xor a check of the rest
     uint32_t endpoint         # slot
     uint32_t generation       # of the slot when bound
     uint64_t expires_ms       # CLOCK_MONOTONIC

@@ -26,5 +26,9 @@ cdef uint32_t sticky_write(const service_t *service, const member_t *member, uin
 """A whole Set-Cookie value (name=value and attributes); 0 when it does not fit."""
 
 cdef uint64_t sticky_source_get(sb_t *sb, uint64_t source, uint64_t now_ms, uint32_t *slot, uint32_t *generation) noexcept nogil
-"""1 and the endpoint bound to a source hash (service mixed in), 0 when none or expired."""
+"""1 and the endpoint bound to a source hash (service mixed in), 0 when none or expired. The slot may have another owner
+by now: compare the generation."""
+
 cdef void sticky_source_put(sb_t *sb, uint64_t source, uint32_t slot, uint32_t generation, uint64_t expires_ms) noexcept nogil
+"""Bind a source, or bind it anew. May come to nothing when another worker writes the same entry at that moment, and may
+drop another source's binding, the one of a short run that expires first."""

@@ -17,8 +17,9 @@ made by a later request), then stores the rest, the check last.
 """
 
 from libc.stdint cimport int8_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
-from turnout.ext.scoreboard cimport sb_cas64, sb_load64, sb_sticky_t, sb_store64
+from turnout.ext.scoreboard cimport sb_cas64, sb_load64, sb_map, sb_sticky_t, sb_store64, sb_unmap
 from turnout.ext.snapshot cimport sticky_conf_t, text_t
 from turnout.ext.text cimport out_length, out_open, out_put, out_t, out_text, out_uint
 
@@ -287,11 +288,6 @@ cdef inline sb_sticky_t *entry_at(sb_t *sb, uint64_t source, uint32_t i) noexcep
     return &sb.sticky_table[(<uint32_t>source + i) & (sb.sticky - 1)]
 
 
-cdef inline uint64_t key_of(sb_sticky_t *e) noexcept nogil:
-    """The source an entry is for; of an entry in change: some number that is nobody's."""
-    return sb_load64(&e.key) ^ mix(sb_load64(binding_of(e)), sb_load64(&e.expires_ms))
-
-
 cdef uint64_t sticky_source_get(sb_t *sb, uint64_t source, uint64_t now_ms, uint32_t *slot, uint32_t *generation) noexcept nogil:
     cdef uint32_t i
     cdef uint64_t check, expires_ms, latest = now_ms
@@ -313,30 +309,36 @@ cdef uint64_t sticky_source_get(sb_t *sb, uint64_t source, uint64_t now_ms, uint
     return 1
 
 
-cdef sb_sticky_t *entry_for(sb_t *sb, uint64_t source) noexcept nogil:
+cdef sb_sticky_t *entry_for(sb_t *sb, uint64_t source, uint64_t *check) noexcept nogil:
     """Where to write: over the source's own entry that lasts longest, else over the one of the run that expires first
-    (free ones have expired)."""
+    (free ones have expired). check: what was there."""
     cdef uint32_t i
-    cdef uint64_t expires_ms, latest = 0, first = ~<uint64_t>0
+    cdef uint64_t seen, expires_ms, latest = 0, first = ~<uint64_t>0
     cdef sb_sticky_t *e
-    cdef sb_sticky_t *own = NULL
-    cdef sb_sticky_t *victim = entry_at(sb, source, 0)
+    cdef sb_sticky_t *at = NULL
+    cdef bint own = False
+    check[0] = 0
     for i in range(RUN):
         e = entry_at(sb, source, i)
+        seen = sb_load64(&e.key)
         expires_ms = sb_load64(&e.expires_ms)
-        if expires_ms >= latest and key_of(e) == source:
+        if seen ^ mix(sb_load64(binding_of(e)), expires_ms) == source:
+            if own and expires_ms <= latest:
+                continue
+            own = True
             latest = expires_ms
-            own = e
-        if expires_ms < first:
+        elif own or (at != NULL and expires_ms >= first):
+            continue
+        else:
             first = expires_ms
-            victim = e
-    return own if own != NULL else victim
+        at = e
+        check[0] = seen
+    return at
 
 
 cdef void sticky_source_put(sb_t *sb, uint64_t source, uint32_t slot, uint32_t generation, uint64_t expires_ms) noexcept nogil:
-    cdef sb_sticky_t *e = entry_for(sb, source)
-    cdef uint64_t check = sb_load64(&e.key)
-    cdef uint64_t binding
+    cdef uint64_t check, binding
+    cdef sb_sticky_t *e = entry_for(sb, source, &check)
     memcpy(&binding, &slot, 4)
     memcpy(<char *>&binding + 4, &generation, 4)
     if not sb_cas64(&e.key, &check, ~check):
@@ -344,3 +346,110 @@ cdef void sticky_source_put(sb_t *sb, uint64_t source, uint32_t slot, uint32_t g
     sb_store64(binding_of(e), binding)
     sb_store64(&e.expires_ms, expires_ms)
     sb_store64(&e.key, source ^ mix(binding, expires_ms))
+
+
+# ---- test access --------------------------------------------------------------------------------------------------
+
+_VERDICTS = ("none", "bound", "bad")
+
+
+def _siphash128(bytes key, bytes data):
+    cdef uint64_t words[2]
+    cdef uint64_t tag[2]
+    assert len(key) == 16
+    memcpy(words, <const char *>key, 16)
+    siphash128(words, data, <uint32_t>len(data), tag)
+    return tag[0].to_bytes(8, "little") + tag[1].to_bytes(8, "little")
+
+
+cdef class _Cookies:
+    cdef service_t service
+    cdef list kept            # what the texts point into
+
+    def __cinit__(self, *, kind="cookie", name="turnout", bytes key=bytes(range(16)), service="shop", path="/", domain="",
+                  http_only=True, secure=False, same_site="lax"):
+        memset(&self.service, 0, sizeof(service_t))
+        self.kept = []
+        self.service.name = self.text(service)
+        self.service.sticky.kind = ("none", "cookie", "source").index(kind)
+        self.service.sticky.name = self.text(name)
+        self.service.sticky.path = self.text(path)
+        self.service.sticky.domain = self.text(domain)
+        self.service.sticky.http_only = http_only
+        self.service.sticky.secure = secure
+        self.service.sticky.same_site = ("unset", "lax", "strict", "none").index(same_site)
+        assert len(key) == 16
+        memcpy(self.service.sticky.key, <const char *>key, 16)
+
+    cdef text_t text(self, str value):
+        cdef bytes raw = value.encode()
+        cdef text_t t
+        self.kept.append(raw)
+        t.p = raw
+        t.n = <uint32_t>len(raw)
+        return t
+
+    def read(self, bytes value, uint64_t wall_s):
+        cdef uint64_t identity = 0, expires_s = 0
+        # A copy of just its size, so that a sanitizer sees what is read past it.
+        cdef char *exact = <char *>malloc(len(value))
+        memcpy(exact, <const char *>value, len(value))
+        verdict = sticky_read(&self.service, exact, <uint32_t>len(value), wall_s, &identity, &expires_s)
+        free(exact)
+        return _VERDICTS[verdict], identity, expires_s
+
+    def write(self, uint64_t identity, str version, uint64_t expires_s, uint64_t wall_s, *, uint32_t cap=1536):
+        cdef member_t member
+        cdef char *exact = <char *>malloc(cap)
+        memset(&member, 0, sizeof(member))
+        member.identity = identity
+        member.version = self.text(version)
+        n = sticky_write(&self.service, &member, expires_s, wall_s, exact, cap)
+        out = exact[:n]
+        free(exact)
+        return out
+
+
+cdef class _Sources:
+    cdef sb_t sb
+
+    def __cinit__(self, int fd):
+        memset(&self.sb, 0, sizeof(sb_t))
+        if sb_map(&self.sb, fd, 0xFFFFFFFF) != 0:
+            raise ValueError(f"descriptor {fd} is not a scoreboard")
+
+    def __dealloc__(self):
+        sb_unmap(&self.sb)
+
+    def get(self, uint64_t source, uint64_t now_ms):
+        cdef uint32_t slot = 0, generation = 0
+        if sticky_source_get(&self.sb, source, now_ms, &slot, &generation):
+            return slot, generation
+        return None
+
+    def put(self, uint64_t source, uint32_t slot, uint32_t generation, uint64_t expires_ms):
+        sticky_source_put(&self.sb, source, slot, generation, expires_ms)
+
+    def entry(self, uint32_t i):
+        cdef sb_sticky_t *e = &self.sb.sticky_table[i]
+        return e.key, e.endpoint, e.generation, e.expires_ms
+
+    def set_entry(self, uint32_t i, uint64_t key, uint32_t endpoint, uint32_t generation, uint64_t expires_ms):
+        cdef sb_sticky_t *e = &self.sb.sticky_table[i]
+        e.key, e.endpoint, e.generation, e.expires_ms = key, endpoint, generation, expires_ms
+
+    def hammer(self, uint64_t seed, uint32_t sources, uint32_t times):
+        """Bind and look up `sources` sources at random, each to endpoints that only it has; (found, wrong)."""
+        cdef uint64_t random = seed, source, found = 0, wrong = 0
+        cdef uint32_t i, slot, generation, which
+        with nogil:
+            for i in range(times):
+                random = scatter(random + <uint64_t>0x9e3779b97f4a7c15)
+                which = <uint32_t>(random >> 8) % sources
+                source = scatter(which + 1)
+                if random & 1:
+                    sticky_source_put(&self.sb, source, which, <uint32_t>(random >> 40), 1000 + (random >> 2 & 63))
+                elif sticky_source_get(&self.sb, source, 500, &slot, &generation):
+                    found += 1
+                    wrong += slot != which
+        return found, wrong
