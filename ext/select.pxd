@@ -42,7 +42,9 @@ cdef struct pick_t:
     const member_t *member    # NULL: no pick is open
     uint32_t slot
     uint32_t generation
+    uint32_t group            # slot
     uint32_t flags            # pick_flag
+    uint32_t epoch            # of the breaker, with PICK_PROBE
 
 cdef struct selector_t        # opaque, select.pyx
 
