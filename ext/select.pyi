@@ -26,8 +26,8 @@ class _Selector:
         tried: Sequence[int] = (),
         snapshot: Snapshot | None = None,
     ) -> dict[str, Any]:
-        """For the service with this index. `result` (RESULTS); when it is "ok" also slot, generation, group (slot),
-        name, FLAGS as bools, and `open`, which `release` closes.
+        """For the service with this index. `result` (RESULTS); when it is "ok" also slot, generation, group
+        (slot), name, FLAGS as bools, and `open`, which `release` closes.
         """
 
     def release(
