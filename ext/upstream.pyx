@@ -6,7 +6,7 @@ from turnout.ext.account cimport account_attempt
 from turnout.ext.buffers cimport (
     BUF_LARGE, BUF_SMALL, HEADROOM, buf_data, buf_give, buf_left, buf_room, buf_slide, buf_t, buf_tail, buf_take,
 )
-from turnout.ext.conn cimport IO_BLOCKED, IO_ERROR, conn_deadline, conn_ready, conn_recv, conn_send
+from turnout.ext.conn cimport IO_BLOCKED, IO_ERROR, conn_deadline, conn_quiet, conn_ready, conn_recv, conn_send
 from turnout.ext.core cimport (
     CF_BLOCKED, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_REUSED, CS_BUSY, CS_CONNECTING, CS_POOLED, SCRATCH_BYTES,
     SF_ENDED, SF_FLUSHED, SF_READ, TRIED_MAX, XF_ANSWERED, XF_CLIENT_10, XF_CLOSE, XF_FRESH, XF_FROM_POOL, XF_HEAD_ONLY,
@@ -275,7 +275,7 @@ cdef void put_chunk(out_t *o, const char *p, uint32_t n) noexcept nogil:
 cdef void upstream_event(core_t *core, conn_t *u) noexcept nogil:
     cdef exch_t *x = u.x
     if x == NULL:
-        endpoint_close(core, u)
+        pooled_event(core, u)
         return
     if x.state == XS_CONNECTING or x.up.first != NULL or x.state == XS_WAITING and not x.up.flags & SF_FLUSHED:
         if not u.flags & CF_BLOCKED or u.flags & CF_DEAD:
@@ -287,6 +287,15 @@ cdef void upstream_event(core_t *core, conn_t *u) noexcept nogil:
             upstream_response(core, x)
         elif x.state == XS_WAITING or x.state == XS_CONNECTING:
             read_answer(core, x)
+
+
+cdef void pooled_event(core_t *core, conn_t *u) noexcept nogil:
+    """Bytes or an end make a pooled connection useless. An edge may be older than the last read, or say no more than
+    that the socket takes bytes again."""
+    if u.flags & (CF_PEER_SHUT | CF_DEAD) or (u.flags & CF_READABLE and not conn_quiet(u)):
+        endpoint_close(core, u)
+    else:
+        u.flags &= ~<uint32_t>CF_READABLE
 
 
 cdef void upstream_body(core_t *core, exch_t *x) noexcept nogil:
