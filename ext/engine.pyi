@@ -24,10 +24,14 @@ class Engine:
 
     def unwatch(self, fd: int) -> None: ...
     def listen(self, slot: int, fd: int) -> None:
-        """Accept on a listening socket for the listener with this slot. The engine owns `fd` from here on."""
+        """Accept on a listening socket for the listener with this slot, which may have several. The engine owns
+        `fd` from here on.
+        """
 
-    def unlisten(self, slot: int) -> None:
-        """Stop accepting and close this worker's copy of the socket; open connections go on."""
+    def unlisten(self, slot: int, fd: int = -1) -> None:
+        """Stop accepting and close this worker's copy of all sockets of the listener, or of the one whose
+        `fd` was given to `listen`; open connections go on.
+        """
 
     def load(self, snapshot: Snapshot) -> int:
         """Put a snapshot in force between two turns; returns its version. The first one must precede

@@ -149,7 +149,7 @@ cdef class Engine:
     cdef uint64_t advanced_ms
     cdef uint64_t flushed_ms
     cdef bint opened
-    cdef dict listeners          # slot -> conn index, as int
+    cdef dict listeners          # fd -> conn index
     cdef dict wakes              # fd -> conn index
     cdef list snapshots          # Snapshot objects still in use, the current one last
 
@@ -283,17 +283,26 @@ cdef class Engine:
         cdef conn_t *c
         if self.core.snapshot == NULL:
             raise RuntimeError("listen before the first snapshot")
-        if slot in self.listeners:
-            raise ValueError(f"listener {slot} is already open")
-        self.listeners[slot] = self._add(fd, CONN_LISTENER)
-        c = self._at(self.listeners[slot])
+        if fd in self.listeners:
+            raise ValueError(f"descriptor {fd} is open for listener {self._at(self.listeners[fd]).listener}")
+        self.listeners[fd] = self._add(fd, CONN_LISTENER)
+        c = self._at(self.listeners[fd])
         c.listener = <uint16_t>slot
 
-    def unlisten(self, uint32_t slot):
-        cdef conn_t *c = self._at(self.listeners.pop(slot))
+    def unlisten(self, uint32_t slot, int fd=-1):
+        for own in [fd] if fd >= 0 else [f for f in self.listeners if self._at(self.listeners[f]).listener == slot]:
+            self._unlisten(self._at(self.listeners.pop(own)))
+
+    cdef int _unlisten_all(self) except -1:
+        for fd in list(self.listeners):
+            self._unlisten(self._at(self.listeners.pop(fd)))
+        return 0
+
+    cdef int _unlisten(self, conn_t *c) except -1:
         if c.flags & CF_WATCHED:
             epoll_ctl(self.core.epfd, EPOLL_CTL_DEL, c.fd, NULL)
         conn_close(&self.core, c)
+        return 0
 
     def load(self, Snapshot snapshot not None):
         cdef core_t *core = &self.core
@@ -327,8 +336,7 @@ cdef class Engine:
         log_flush(&self.core)
 
     def drain(self):
-        for slot in list(self.listeners):
-            self.unlisten(slot)
+        self._unlisten_all()
         self.core.draining = 1
         read_clock(&self.core)
         drain_idle(&self.core)
@@ -355,8 +363,7 @@ cdef class Engine:
         if not self.opened:
             return
         self.abort()
-        for slot in list(self.listeners):
-            self.unlisten(slot)
+        self._unlisten_all()
         for fd in list(self.wakes):
             self.unwatch(fd)
         leaks = self._leaks()

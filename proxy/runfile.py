@@ -1,0 +1,67 @@
+"""Who runs: the supervisor's and its workers' processes, for the supervisor that comes after a killed one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+NAME = "run.json"
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process and when it started (clock ticks since boot): a pid alone may by now be somebody else's."""
+
+    pid: int
+    started: int
+
+    def alive(self) -> bool:
+        return started_at(self.pid) == self.started
+
+
+@dataclass(frozen=True)
+class Run:
+    supervisor: Process
+    workers: tuple[tuple[Process, str], ...]
+    """Each with the name of its socket in the folder of the run file."""
+
+
+def started_at(pid: int) -> int | None:
+    """None when there is no such process, or only what is left of it."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def process(pid: int) -> Process:
+    return Process(pid, started_at(pid) or 0)
+
+
+def write(directory: Path, run: Run) -> None:
+    """The whole file or the former one, on disk before it has its name."""
+    temporary = directory / f".{NAME}.{os.getpid()}"
+    with temporary.open("w") as file:
+        json.dump(asdict(run), file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(directory / NAME)
+
+
+def read(directory: Path) -> Run | None:
+    """None when there is none, or nothing that could be read as one."""
+    try:
+        raw = json.loads((directory / NAME).read_text())
+        workers = tuple((Process(**worker), str(name)) for worker, name in raw["workers"])
+        return Run(Process(**raw["supervisor"]), workers)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def remove(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        (directory / NAME).unlink()

@@ -1,0 +1,622 @@
+"""The supervisor: owns the configuration, the sockets, the scoreboard and the workers' lives.
+
+starting -> serving -> draining. SIGTERM and SIGINT drain, a second one quits at once; SIGHUP reloads, SIGUSR1
+opens the access log anew, SIGUSR2 upgrades. Exit codes of `run`: 0 drained, 3 requests were cut off at the
+end of the grace period or by a second signal; failures to start are exceptions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from turnout.ext.scoreboard import Admin, Scoreboard
+from turnout.proxy import handover, limits, notify, runfile, statedir, takeover
+from turnout.proxy.accesslog import open_log
+from turnout.proxy.config import ConfigError, Problem, load
+from turnout.proxy.crew import Crew, Orders, Pace
+from turnout.proxy.errors import StartError, UpgradeError
+from turnout.proxy.freeze import Freezer
+from turnout.proxy.model import Config
+from turnout.proxy.names import Names
+from turnout.proxy.process import WorkerProcess
+from turnout.proxy.sockets import (
+    BindError,
+    Failure,
+    Listening,
+    ListeningSet,
+    Offers,
+    Opening,
+    bind,
+    check_free,
+    close_all,
+    key_of_bind,
+    listen,
+    refuse_new,
+)
+
+__all__ = ["ControlListener", "StartError", "Supervisor", "UpgradeError", "WorkerRow"]
+
+log = logging.getLogger("turnout.supervisor")
+
+CUT_OFF = 3
+"""Exit code: drained, but requests were cut off."""
+CONTROL_BACKLOG = 128
+FIXED = (
+    ("proxy", "max_endpoints"),
+    ("proxy", "sticky_table"),
+    ("proxy", "buffers"),
+    ("proxy", "state"),
+    ("control", "listen"),
+)
+"""What is laid out at the start and cannot change before the next one, an upgrade included."""
+
+
+class ControlListener(Protocol):
+    async def start(self, sock: socket.socket) -> None: ...
+    async def close(self) -> None:
+        """Stop accepting; what is under way is finished."""
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """One worker process. `worker` is its slab of the scoreboard, `restarts` how often it was replaced."""
+
+    worker: int
+    pid: int
+    state: Literal["starting", "serving", "draining", "gone"]
+    snapshot: int
+    restarts: int
+    clients: int
+    active: int
+    upstreams: int
+
+
+class Supervisor:
+    """`control` makes the control listener; it is started once workers serve. `pace` is for tests."""
+
+    scoreboard: Scoreboard
+    freezer: Freezer
+
+    def __init__(
+        self,
+        file: Path,
+        config: Config,
+        *,
+        control: Callable[[Supervisor], ControlListener] | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        self.file = file
+        self.config = config
+        self.version = 0
+        self.state: Literal["starting", "serving", "draining"] = "starting"
+        self.started = time.time()
+        self.splits: dict[str, dict[str, float]] = {}
+        self.pace = pace or Pace()
+        self._make_control = control
+        self._control: ControlListener | None = None
+        self._control_socket: Listening | None = None
+        self._names = Names()
+        self._notifier = notify.Notifier()
+        self._sockets = ListeningSet()
+        self._keys: dict[str, str] = {}
+        self._handed_over = False
+        self._log_fd = -1
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # ---- from start to end -------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Serve until drained; returns the exit code. Raises StartError or ConfigError, with all reasons,
+        before anything serves.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._changing = asyncio.Lock()
+        self._stop, self._quit = asyncio.Event(), asyncio.Event()
+        left = handover.take()
+        self._install_signals()
+        try:
+            await self._start(left)
+        except (StartError, ConfigError) as error:
+            if left is not None:
+                left.answer(error=str(error))
+            await self._give_up()
+            raise
+        self._serving(left)
+        await self._stop.wait()
+        return await self._end()
+
+    def stop(self) -> None:
+        """Begin the drain; called again: quit at once."""
+        if self._stop.is_set():
+            self._quit.set()
+        self._stop.set()
+
+    def _install_signals(self) -> None:
+        actions: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGTERM: self.stop,
+            signal.SIGINT: self.stop,
+            signal.SIGHUP: lambda: self._background(self.reload()),
+            signal.SIGUSR1: self.reopen_logs,
+            signal.SIGUSR2: lambda: self._background(self.upgrade()),
+        }
+        for number, action in actions.items():
+            self._loop.add_signal_handler(number, action)
+
+    def _background(self, work: Coroutine[Any, Any, object]) -> None:
+        """For signals: whoever sent one reads the log."""
+
+        async def logged() -> None:
+            try:
+                await work
+            except (ConfigError, UpgradeError):
+                pass  # said where it was found
+            except Exception:
+                log.exception("unexpected failure")
+
+        task = asyncio.create_task(logged())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ---- start -------------------------------------------------------------------------------------------
+
+    async def _start(self, left: handover.Handover | None) -> None:
+        workers = _workers(self.config)
+        self._check_descriptors(workers)
+        directory = statedir.state_directory(self.config.proxy.state, self.file)
+        self._directory = directory
+        self._lock = left.lock if left else self._take_lock(directory)
+        self.scoreboard = _scoreboard(self.config, workers)
+        self.freezer = Freezer(self.scoreboard, directory, file=str(self.file), resolver=self._names)
+        self.crew = Crew(self.scoreboard, directory, self.pace, self._note_run)
+        former, offers = await self._offers(left, directory)
+        self._sockets = ListeningSet(offers)
+        opening = self._open_all(left, workers)
+        await asyncio.to_thread(self._names.look_up, self.config)
+        document = self.freezer.freeze(self.config, 1)
+        self._commit(opening)
+        self._in_force(1, self.config, opening)
+        await self.crew.start(workers, self._orders(document))
+        self.freezer.release(1)
+        await self._start_control()
+        self._dismiss(former, left)
+
+    def _check_descriptors(self, workers: int) -> None:
+        errors, warnings = limits.complaints(self.config, workers, limits.raise_limit())
+        if errors:
+            raise StartError(errors)
+        for warning in warnings:
+            log.warning("%s", warning)
+
+    def _take_lock(self, directory: Path) -> int:
+        lock = statedir.take_lock(directory)
+        if lock is None:
+            run = runfile.read(directory)
+            who = f"process {run.supervisor.pid}" if run and run.supervisor.alive() else "another process"
+            raise StartError(
+                [f"{self.file} is being run by {who} already; turnout reload or stop reaches it"]
+            )
+        return lock
+
+    async def _offers(
+        self, left: handover.Handover | None, directory: Path
+    ) -> tuple[list[WorkerProcess], Offers]:
+        """Workers of a killed supervisor, and sockets from whoever has some for us."""
+        passed = notify.passed_sockets()
+        if left is not None:
+            return [], left.offers()
+        former, offers = await takeover.take_over(self.crew, directory)
+        return former, passed | offers
+
+    def _open_all(self, left: handover.Handover | None, workers: int) -> Opening:
+        """Listeners, control listener and access log. Raises StartError with all that fails."""
+        opening, failures = self._sockets.prepare(_binds(self.config), workers)
+        reasons = [f"[listeners.{f.listener}] bind: {f.bind}: {f.why}" for f in failures]
+        try:
+            self._control_socket = self._open_control(left)
+        except BindError as error:
+            reasons.append(f"[control] listen: {self.config.control.listen}: {error}")
+        try:
+            self._log_fd = open_log(self.config.proxy.access_log, self.file)
+        except OSError as error:
+            reasons.append(_log_problem(self.config, error))
+        if reasons or opening is None:
+            if opening is not None:
+                opening.cancel()
+            raise StartError(reasons)
+        return opening
+
+    def _open_control(self, left: handover.Handover | None) -> Listening | None:
+        if self._make_control is None:
+            return None
+        key = key_of_bind(self.config.control.listen)
+        if left is not None and left.control is not None:
+            item = handover.listening(*left.control)
+            if item.key == key:
+                return item
+            item.sock.close()
+        for item in self._sockets.offers.pop(key, []):
+            return item
+        check_free(key)
+        item = bind(key, reuse_port=False)
+        listen(item, CONTROL_BACKLOG)
+        return item
+
+    def _commit(self, opening: Opening) -> None:
+        try:
+            self._sockets.commit(opening)
+        except BindError as error:
+            raise StartError([str(error)]) from None
+
+    async def _start_control(self) -> None:
+        if self._make_control is not None and self._control_socket is not None:
+            self._control = self._make_control(self)
+            await self._control.start(self._control_socket.sock)
+
+    def _dismiss(self, former: list[WorkerProcess], left: handover.Handover | None) -> None:
+        """The workers of a killed supervisor go, and who waits at addresses that are no longer in the file is
+        still served by them; after an upgrade the former supervisor sees to that.
+        """
+        unused = self._sockets.take_offers()
+        if left is not None:
+            left.answer(unused=[item.key for item in unused])
+            close_all(unused)
+            return
+        self._background(self._send_home(former, [item for item in unused if not item.shared]))
+        close_all(item for item in unused if item.shared)
+
+    async def _send_home(self, former: list[WorkerProcess], unused: list[Listening]) -> None:
+        await self._finish(unused)
+        self.crew.send_away(former)
+
+    async def _give_up(self) -> None:
+        """Nothing has served: put everything away."""
+        if hasattr(self, "crew"):
+            for process in self.crew.leaving.copy():
+                self.crew.let_go(process)
+            await self.crew.quit()
+            close_all(self._sockets.take_offers())
+        if self._control_socket is not None:
+            self._control_socket.sock.close()
+
+    def _serving(self, left: handover.Handover | None) -> None:
+        self.state = "serving"
+        self._note_run()
+        fields = {"file": self.file, "workers": len(self.crew.seats), "snapshot": self.version}
+        log.info("serving", extra={"fields": fields | {"by": "upgrade" if left else "start"}})
+        self._notifier.ready(f"serving, snapshot {self.version}")
+        self._sign_of_life()
+
+    def _sign_of_life(self) -> None:
+        if self._notifier.watchdog_s and self.state != "draining":
+            self._notifier.alive()
+            self._loop.call_later(self._notifier.watchdog_s, self._sign_of_life)
+
+    def _note_run(self) -> None:
+        """Who is to be found by the next supervisor."""
+        if self.state == "serving" and not self._handed_over:
+            workers = tuple((runfile.process(p.pid), p.heirs) for p in self.crew.processes() if p.heirs)
+            runfile.write(self._directory, runfile.Run(runfile.process(os.getpid()), workers))
+
+    # ---- configuration -----------------------------------------------------------------------------------
+
+    async def reload(self) -> int:
+        """Read the file again. Returns the version of the new snapshot once every worker has it. Raises
+        ConfigError, and changes nothing then.
+        """
+        async with self._changing:
+            if self.state != "serving":
+                raise self._problem("", f"the proxy is {self.state}")
+            self._notifier.reloading()
+            try:
+                version = await self._reload()
+            except ConfigError as error:
+                for problem in error.problems:
+                    log.error("reload refused, nothing has changed: %s", problem)  # noqa: TRY400
+                raise
+            finally:
+                self._notifier.ready(f"serving, snapshot {self.version}")
+            log.info("reloaded", extra={"fields": {"snapshot": version}})
+            return version
+
+    async def _reload(self) -> int:
+        config = await asyncio.to_thread(load, self.file)
+        workers = _workers(config)
+        self._check_fixed(config, workers)
+        await asyncio.to_thread(self._names.look_up, config)
+        opening, failures = self._sockets.prepare(_binds(config), workers)
+        if opening is None:
+            raise ConfigError(self._bind_problem(failure) for failure in failures)
+        try:
+            log_fd = self._log_of(config)
+            document = self.freezer.freeze(config, self.version + 1)
+        except ConfigError:
+            opening.cancel()
+            raise
+        self.freezer.apply_shares(self.splits)
+        await self._put_in_force(config, opening, document, log_fd)
+        return self.version
+
+    async def _put_in_force(self, config: Config, opening: Opening, document: bytes, log_fd: int) -> None:
+        """Nothing can fail from here on. A listener that goes is served to its end under the old snapshot,
+        one that moves under the new one.
+        """
+        before = dict(self._keys)
+        self._sockets.commit(opening)
+        idle = set(before.values()) - set(opening.keys.values())
+        await self._close_keys(
+            {key for name, key in before.items() if key in idle and name not in opening.keys}
+        )
+        former_log, self._log_fd = self._log_fd, log_fd
+        self._in_force(self.version + 1, config, opening)
+        moving = {name: key for name, key in before.items() if key in idle and name in opening.keys}
+        self.crew.give(self._orders(document, moving))
+        self.crew.resize(_workers(config))
+        if former_log not in {-1, log_fd}:
+            os.close(former_log)
+        await self.crew.until(lambda: self.crew.all_at(self.version))
+        await self._close_keys(set(moving.values()))
+        self.freezer.release(self.version)
+
+    def _in_force(self, version: int, config: Config, opening: Opening) -> None:
+        self.version, self.config, self._keys = version, config, opening.keys
+        self.scoreboard.set_snapshot(version)
+
+    def _orders(self, document: bytes, moving: dict[str, str] | None = None) -> Orders:
+        keys = [*self._keys.items(), *(moving or {}).items()]
+        return Orders(
+            version=self.version,
+            document=document,
+            grace_ms=self.config.proxy.grace,
+            large_bytes=self.config.proxy.buffers,
+            listeners=[
+                (self.freezer.listener_slot(name), list(self._sockets.by_key[key])) for name, key in keys
+            ],
+            log_fd=self._log_fd,
+        )
+
+    async def _close_keys(self, keys: set[str]) -> None:
+        await self._finish(self._sockets.remove(keys))
+
+    async def _finish(self, items: list[Listening]) -> None:
+        """Close listening sockets without losing who waits in them."""
+        if not items:
+            return
+        numbers = {item.id for item in items}
+        if self.crew.has_orders:
+            orders = self.crew.orders
+            orders.listeners = [
+                (slot, [item for item in some if item.id not in numbers]) for slot, some in orders.listeners
+            ]
+        for item in items:
+            refuse_new(item)
+        await asyncio.sleep(self.pace.settle)
+        await self.crew.finish(items)
+        close_all(items)
+
+    def _log_of(self, config: Config) -> int:
+        """The log of a new configuration: the one that is open if it is the same."""
+        if config.proxy.access_log.path == self.config.proxy.access_log.path:
+            return self._log_fd
+        try:
+            return open_log(config.proxy.access_log, self.file)
+        except OSError as error:
+            raise self._problem("[proxy.access_log] path", _log_problem(config, error)) from None
+
+    def _check_fixed(self, config: Config, workers: int) -> None:
+        """Raises ConfigError for what only a new supervisor can change."""
+        problems = []
+        for table, key in FIXED:
+            now, then = getattr(getattr(self.config, table), key), getattr(getattr(config, table), key)
+            if now != then:
+                what = (
+                    f"cannot be changed by a reload ({now} now, {then} in the file); turnout upgrade does it"
+                )
+                problems.append(Problem(str(self.file), f"[{table}] {key}", what))
+        if workers > self.scoreboard.workers:
+            what = (
+                f"{workers} workers need a larger scoreboard than was made at the start, which has room for"
+                f" {self.scoreboard.workers}; turnout upgrade makes it"
+            )
+            problems.append(Problem(str(self.file), "[proxy] workers", what))
+        if problems:
+            raise ConfigError(problems)
+
+    def _problem(self, where: str, what: str) -> ConfigError:
+        return ConfigError([Problem(str(self.file), where, what)])
+
+    def _bind_problem(self, failure: Failure) -> Problem:
+        return Problem(
+            str(self.file), f"[listeners.{failure.listener}] bind", f"{failure.bind}: {failure.why}"
+        )
+
+    # ---- at run time -------------------------------------------------------------------------------------
+
+    async def set_split(self, service: str, shares: dict[str, float]) -> dict[str, int]:
+        """As Freezer.set_split; kept over reloads until the file says something new."""
+        stored = self.freezer.set_split(service, shares)
+        self.splits[service] = dict(shares)
+        return stored
+
+    def set_weight(self, service: str, address: str, weight: int) -> None:
+        """Of an endpoint, named as in the file; kept until the file says something new. KeyError for one that
+        does not exist, ValueError for a weight that is none.
+        """
+        self.scoreboard.set_weight(self.freezer.endpoint_slots(service)[address], weight)
+
+    def set_admin(self, service: str, address: str, admin: Admin) -> None:
+        """As set_weight."""
+        self.scoreboard.set_admin(self.freezer.endpoint_slots(service)[address], admin)
+
+    def reopen_logs(self) -> None:
+        """Open the access log anew, after it was moved away."""
+        if self.state != "serving":
+            return
+        try:
+            fd = open_log(self.config.proxy.access_log, self.file)
+        except OSError as error:
+            log.warning("%s; the former file is kept", _log_problem(self.config, error))
+            return
+        former, self._log_fd = self._log_fd, fd
+        self.crew.give_log(fd)
+        if former >= 0:
+            os.close(former)
+
+    def ready(self) -> bool:
+        """Whether every worker serves the snapshot in force."""
+        return self.state == "serving" and self.crew.all_serve()
+
+    @property
+    def restarts(self) -> int:
+        """Workers replaced since the start."""
+        return self.crew.restarts
+
+    def worker_rows(self) -> list[WorkerRow]:
+        restarts = {seat.worker: seat.restarts for seat in self.crew.seats}
+        rows = []
+        for process in self.crew.processes():
+            if process.worker >= 0:
+                info = self.scoreboard.worker(process.worker)
+                rows.append(
+                    WorkerRow(
+                        process.worker,
+                        process.pid,
+                        info["state"],
+                        info["snapshot"],
+                        restarts.get(process.worker, 0),
+                        info["clients"],
+                        info["clients_active"],
+                        info["upstreams"],
+                    )
+                )
+        return sorted(rows, key=lambda row: row.worker)
+
+    # ---- upgrade -----------------------------------------------------------------------------------------
+
+    async def upgrade(self) -> int:
+        """Start the program anew on the same sockets; this one drains once the new one serves. Returns its
+        pid. Raises UpgradeError with the reason when it does not come up; then nothing has changed.
+        """
+        async with self._changing:
+            if self.state != "serving" or self._stop.is_set():
+                raise UpgradeError("the proxy is not serving")
+            log.info("upgrading")
+            try:
+                pid, unused = await self._start_heir()
+            except UpgradeError as error:
+                log.error("upgrade failed, nothing has changed: %s", error)  # noqa: TRY400
+                raise
+            self._hand_over(pid, unused)
+            return pid
+
+    async def _start_heir(self) -> tuple[int, list[str]]:
+        pipe, theirs = os.pipe2(os.O_CLOEXEC)
+        memfd = os.memfd_create("turnout-handover", os.MFD_CLOEXEC)
+        try:
+            will = self._will(theirs)
+            child = subprocess.Popen(
+                [sys.executable, "-m", "turnout", "run", str(self.file)],
+                env=will.environment(memfd),
+                pass_fds=(*will.descriptors(), memfd),
+            )
+        finally:
+            os.close(theirs)
+            os.close(memfd)
+        answer = await handover.read_answer(pipe, self.pace.upgrade)
+        if "unused" in answer:
+            return child.pid, answer["unused"]
+        child.kill()
+        await asyncio.to_thread(child.wait)
+        raise UpgradeError(answer.get("error") or f"the new program ended with code {child.returncode}")
+
+    def _will(self, ready: int) -> handover.Handover:
+        control = self._control_socket
+        return handover.Handover(
+            [(item.key, item.fd, item.shared) for item in self._sockets.all()],
+            None if control is None else (control.key, control.fd, control.shared),
+            self._lock,
+            ready,
+        )
+
+    def _hand_over(self, pid: int, unused: list[str]) -> None:
+        log.info("the new program serves, this one drains", extra={"fields": {"new_pid": pid}})
+        self._handed_over = True
+        self._notifier.main_process(pid)
+        for item in self._sockets.all():
+            item.shared = item.shared or item.key not in unused
+        os.close(self._lock)
+        self._stop.set()
+
+    # ---- end ---------------------------------------------------------------------------------------------
+
+    async def _end(self) -> int:
+        self.state = "draining"
+        log.info("draining", extra={"fields": {"grace_ms": self.config.proxy.grace}})
+        if self._handed_over:
+            await self._close_control()
+        else:
+            self._notifier.stopping("draining")
+        drain = asyncio.create_task(self._drain())
+        quit_at_once = asyncio.create_task(self._quit.wait())
+        await asyncio.wait({drain, quit_at_once}, return_when=asyncio.FIRST_COMPLETED)
+        if not drain.done():
+            log.warning("quitting at once")
+            drain.cancel()
+            await asyncio.wait({drain})
+            await self.crew.quit()
+        quit_at_once.cancel()
+        await self._close_control()
+        self._put_away()
+        log.info("ended", extra={"fields": {"requests_cut": self.crew.cut}})
+        return CUT_OFF if self.crew.cut else 0
+
+    async def _drain(self) -> None:
+        self.crew.close()
+        ours = [item for item in self._sockets.all() if not item.shared]
+        await self._finish(ours)
+        await self.crew.drain(self.config.proxy.grace)
+
+    async def _close_control(self) -> None:
+        control, self._control = self._control, None
+        if control is not None:
+            await control.close()
+
+    def _put_away(self) -> None:
+        item = self._control_socket
+        if item is not None and item.key.startswith("unix:") and not (self._handed_over or item.shared):
+            Path(item.key[5:]).unlink(missing_ok=True)
+        if not self._handed_over:
+            runfile.remove(self._directory)
+
+
+def _workers(config: Config) -> int:
+    if config.proxy.workers == "auto":
+        return min(len(os.sched_getaffinity(0)), 64)
+    return config.proxy.workers
+
+
+def _scoreboard(config: Config, workers: int) -> Scoreboard:
+    """Room for a worker on every CPU: a reload can have more workers than the start, within that."""
+    return Scoreboard.create(
+        max(workers, min(len(os.sched_getaffinity(0)), 64)),
+        endpoints=config.proxy.max_endpoints,
+        sticky=config.proxy.sticky_table,
+    )
+
+
+def _binds(config: Config) -> dict[str, tuple[str, int]]:
+    return {name: (listener.bind, listener.backlog) for name, listener in config.listeners.items()}
+
+
+def _log_problem(config: Config, error: OSError) -> str:
+    return f"the access log {config.proxy.access_log.path} cannot be opened: {error.strerror}"

@@ -1,0 +1,157 @@
+"""The proxy as its users run it: `python -m turnout run FILE` in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import psutil
+from harness.client import until
+
+RUN = (sys.executable, "-m", "turnout", "run")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def config(
+    port: int, origin: str, *, workers: int = 2, grace: str = "5s", control: int = 0, more: str = ""
+) -> str:
+    return f"""
+[proxy]
+workers = {workers}
+grace = "{grace}"
+state = "state"
+[control]
+listen = "127.0.0.1:{control or free_port()}"
+[listeners.web]
+bind = "127.0.0.1:{port}"
+[services.app]
+endpoints = ["{origin}"]
+[[routes]]
+service = "app"
+{more}
+"""
+
+
+class Turnout:
+    """One run of a configuration file. `lines` is what it has said, those of its workers and heirs included."""
+
+    def __init__(self, file: Path, **options: object) -> None:
+        self.file = file
+        self.lines: list[str] = []
+        self.options = options
+        self.child: asyncio.subprocess.Process | None = None
+
+    async def start(self, command: Sequence[str] = RUN) -> None:
+        self.child = await asyncio.create_subprocess_exec(
+            *command, str(self.file), stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, **self.options
+        )
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.child
+        assert self.child.stderr
+        async for line in self.child.stderr:
+            self.lines.append(line.decode().rstrip())
+
+    def said(self, text: str) -> list[str]:
+        return [line for line in self.lines if text in line]
+
+    async def serving(self, times: int = 1) -> None:
+        await until(lambda: len(self.said(" serving file=")) >= times or self.exited)
+        assert len(self.said(" serving file=")) >= times, self.text
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def exited(self) -> bool:
+        return self.child is not None and self.child.returncode is not None
+
+    async def exit_code(self) -> int:
+        """Of the process that was started; all its output has been read then if no heir holds it."""
+        assert self.child
+        return await asyncio.wait_for(self.child.wait(), 30)
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the supervisor in charge."""
+        os.kill(self.supervisor, number)
+
+    @property
+    def run(self) -> dict:
+        (path,) = self.file.parent.glob("state/*/run.json")
+        return json.loads(path.read_text())
+
+    @property
+    def supervisor(self) -> int:
+        return self.run["supervisor"]["pid"]
+
+    @property
+    def workers(self) -> list[int]:
+        return [process["pid"] for process, _ in self.run["workers"]]
+
+    def processes(self) -> list[psutil.Process]:
+        """All that belong to this file: supervisors by their command, workers by their run files."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "environ"]):
+            environ = process.info["environ"] or {}
+            if environ.get("TURNOUT_TEST") == str(self.file) and process.pid != os.getpid():
+                found.append(process)
+        return found
+
+    async def reload(self) -> None:
+        """SIGHUP, and wait for its outcome."""
+        before = len(self.said(" reload"))
+        self.signal(signal.SIGHUP)
+        await until(lambda: len(self.said(" reload")) > before)
+
+    async def stop(self) -> int:
+        self.signal(signal.SIGTERM)
+        return await self.exit_code()
+
+    async def clean_up(self) -> None:
+        """Nothing of this run is left."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        if self.child is not None:
+            await self.child.wait()
+            await asyncio.wait_for(self._reading, 10)
+
+
+@contextlib.asynccontextmanager
+async def turnout(folder: Path, text: str, **environment: str) -> AsyncIterator[Turnout]:
+    """Started and serving; whatever is left at the end is killed."""
+    file = folder / "turnout.toml"
+    file.write_text(text)
+    proxy = Turnout(file, env={**os.environ, "TURNOUT_TEST": str(file), **environment})
+    try:
+        await proxy.start()
+        await proxy.serving()
+        yield proxy
+    finally:
+        await proxy.clean_up()
+
+
+def scenario(test):
+    """A test that is a coroutine."""
+    import functools
+
+    @functools.wraps(test)
+    def run(*args, **kwargs):
+        asyncio.run(test(*args, **kwargs))
+
+    return run
