@@ -24,8 +24,8 @@ class Engine:
 
     def unwatch(self, fd: int) -> None: ...
     def listen(self, slot: int, fd: int) -> None:
-        """Accept on a listening socket for the listener with this slot, which may have several. The engine owns
-        `fd` from here on.
+        """Accept on a listening socket for the listener with this slot, which may have several. The engine
+        owns `fd` from here on.
         """
 
     def unlisten(self, slot: int, fd: int = -1) -> None:

@@ -1,12 +1,11 @@
 """The life of the processes: start, reload, death, takeover, upgrade and drain, under load."""
 
-import asyncio
 import os
 import signal
 
-from harness.client import Connection, get, load, until
+from harness.client import load, until
 from harness.origin import Origin
-from harness.turnout import Turnout, config, free_port, scenario, turnout
+from harness.turnout import config, free_port, scenario, turnout
 
 
 @scenario

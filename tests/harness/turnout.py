@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -46,7 +47,7 @@ service = "app"
 
 
 class Turnout:
-    """One run of a configuration file. `lines` is what it has said, those of its workers and heirs included."""
+    """One run of a configuration file. `lines` is what it, its workers and its heirs have said."""
 
     def __init__(self, file: Path, **options: object) -> None:
         self.file = file
@@ -148,7 +149,6 @@ async def turnout(folder: Path, text: str, **environment: str) -> AsyncIterator[
 
 def scenario(test):
     """A test that is a coroutine."""
-    import functools
 
     @functools.wraps(test)
     def run(*args, **kwargs):
