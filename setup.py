@@ -46,7 +46,6 @@ extensions = [
         define_macros=[("TURNOUT_DEBUG", "1" if DEBUG else "0")],
     )
     for name in MODULES
-    if Path(f"src/turnout/ext/{name}.pyx").exists()
 ]
 
 setup(
