@@ -344,7 +344,6 @@ cdef class _Breaker:
                     got += 1
                     n = sb_add(flying, 1) + 1
                     most = n if n > most else most
-                    sched_yield()
                     sb_add(flying, ~<uint64_t>0)
                     brk_report(&self.sb, self.slot, &self.conf, BRK_PROBE_NEUTRAL, epoch, now_ms, 0, True)
                 elif brk_state(sb_load64(&self.sb.breaker[self.slot].word)) == BRK_OPEN:

@@ -358,7 +358,7 @@ fd, seed = json.loads(sys.argv[1])
 sources = _Sources(fd)
 print("ready", flush=True)
 sys.stdin.readline()
-print(json.dumps(sources.hammer(seed, 40, 1_000_000)))
+print(json.dumps(sources.hammer(seed, 40, 3_000_000)))
 """
 
 
