@@ -1,6 +1,7 @@
 """Selection: who gets a request, over one scoreboard and any number of workers."""
 
 import collections
+import json
 import os
 import subprocess
 import sys
@@ -340,8 +341,6 @@ for line in sys.stdin:
 
 
 def test_two_processes_see_what_the_other_has_in_flight():
-    import json
-
     world = World(2, "least_connections", workers=2, connections=2)
     rows = [member(slot, "app", World.address(slot)) for slot in range(2)]
     row = service(0, "app", [0, 1], strategy="least_connections", connections=2)
