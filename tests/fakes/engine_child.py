@@ -1,0 +1,81 @@
+"""One worker for the tests: an engine on uvloop that takes its orders as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from turnout.ext.engine import Engine
+from turnout.ext.snapshot import Snapshot
+
+
+class Child:
+    """One worker: an engine on uvloop, and commands as lines of JSON."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        if args["nofile"]:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (args["nofile"], args["nofile"]))
+        self.engine = Engine(args["board"], args["worker"], large_bytes=args["large_bytes"])
+        self.engine.log_to(args["log"])
+        self.loop = uvloop.new_event_loop()
+        self.control = socket.socket(fileno=args["control"])
+        self.control.setblocking(False)
+        self.held = b""
+        self.loop.add_reader(self.engine.fileno(), self.engine.turn)
+        self.loop.add_reader(args["control"], self.commands)
+        self.engine.watch(args["control"])
+
+    def run(self) -> None:
+        self.loop.run_forever()
+        self.loop.remove_reader(self.engine.fileno())
+        self.engine.close()
+
+    def commands(self) -> None:
+        data = self.control.recv(1 << 20)
+        if not data:
+            self.loop.stop()
+            return
+        *lines, self.held = (self.held + data).split(b"\n")
+        for line in lines:
+            self.command(*json.loads(line))
+
+    def command(self, name: str, *args: Any) -> None:
+        try:
+            reply = {"value": getattr(self, f"do_{name}")(*args)}
+        except Exception as error:  # the test's side raises it
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        self.control.sendall(json.dumps(reply).encode() + b"\n")
+
+    def do_load(self, document: dict[str, Any]) -> int:
+        return self.engine.load(Snapshot(document))  # type: ignore[arg-type]
+
+    def do_listen(self, slot: int, fd: int) -> None:
+        self.engine.listen(slot, fd)
+
+    def do_flush(self) -> None:
+        self.engine.flush()
+
+    def do_drain(self) -> None:
+        self.engine.drain()
+
+    def do_abort(self) -> int:
+        return self.engine.abort()
+
+    def do_open(self) -> list[int]:
+        return [self.engine.open_clients, self.engine.open_exchanges]
+
+    def do_limit(self, descriptors: int) -> list[int]:
+        """Set RLIMIT_NOFILE; the former one, and the highest descriptor in use."""
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, before[1]))
+        return [before[0], max(int(path.name) for path in Path("/proc/self/fd").iterdir())]
+
+
+if __name__ == "__main__":
+    Child(json.loads(sys.argv[1])).run()
