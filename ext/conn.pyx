@@ -81,6 +81,7 @@ cdef void ready_unlink(core_t *core, conn_t *c) noexcept nogil:
         before.ready_next = c.ready_next
     if core.ready_last == c:
         core.ready_last = before
+    core.n_ready -= 1
     c.ready_next = NULL
 
 
@@ -171,6 +172,7 @@ cdef void conn_ready(core_t *core, conn_t *c) noexcept nogil:
     else:
         core.ready = c
     core.ready_last = c
+    core.n_ready += 1
 
 
 cdef conn_t *conn_next_ready(core_t *core) noexcept nogil:
@@ -180,6 +182,7 @@ cdef conn_t *conn_next_ready(core_t *core) noexcept nogil:
     core.ready = c.ready_next
     if core.ready == NULL:
         core.ready_last = NULL
+    core.n_ready -= 1
     c.ready_next = NULL
     c.flags &= ~<uint32_t>CF_READY
     return c

@@ -66,6 +66,7 @@ cdef struct conn_t:
     uint16_t listener         # client: scoreboard slot of its listener
     uint16_t port             # client: peer's port
     uint32_t served           # exchanges finished
+    uint32_t owner            # upstream: generation of its endpoint when it was opened
     uint8_t address[16]       # client: peer, IPv4 mapped into IPv6
 
 cdef enum stream_flag:
@@ -84,6 +85,7 @@ cdef struct stream_t:
     buf_t *first              # chain waiting to be written
     buf_t *last
     uint64_t bytes            # body bytes relayed
+    uint64_t most             # of them; past it FEED_TOO_LARGE. 0: no bound
     uint64_t wire             # bytes written to the sink, heads and framing included
 
 cdef enum exch_state:
@@ -210,6 +212,7 @@ cdef struct core_t:
     service_state_t *services # by slot
     conn_t *ready             # run queue, first in first out
     conn_t *ready_last
+    uint32_t n_ready
     conn_t *clients           # all client connections, for drain
     uint32_t n_clients
     uint32_t n_exchanges
@@ -222,4 +225,4 @@ cdef struct core_t:
 
 cdef enum:
     SLAB_CONNS = 1024
-    SCRATCH_BYTES = 98304
+    SCRATCH_BYTES = 655360    # a head in front of the largest body that can come with one

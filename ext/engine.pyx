@@ -5,6 +5,8 @@ keeps coming, so that under load a request costs no Python at all, and gives con
 is readable, when a signal arrives, when nothing has come for LINGER_MS, or after STAY_MS in any case.
 """
 
+import os
+
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
@@ -18,8 +20,9 @@ from turnout.ext.endpoint cimport endpoint_close, endpoints_adopt
 from turnout.ext.exchange cimport client_cut, client_event, client_timeout
 from turnout.ext.kernel cimport (
     CLOCK_MONOTONIC, CLOCK_REALTIME, EINTR, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLHUP, EPOLLIN,
-    EPOLLOUT, EPOLLRDHUP, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, clock_gettime, clock_us, close, epoll_create1,
-    epoll_ctl, epoll_event, epoll_wait, errno, getrandom, itimerspec, read, timerfd_create, timerfd_settime, timespec,
+    EPOLLOUT, EPOLLRDHUP, IPPROTO_TCP, TCP_NODELAY, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, clock_gettime,
+    clock_us, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno, getrandom, itimerspec, read, setsockopt,
+    timerfd_create, timerfd_settime, timespec,
 )
 from turnout.ext.listener cimport listener_event, listener_full, listener_pause, listener_resume
 from turnout.ext.logline cimport log_flush
@@ -82,8 +85,8 @@ cdef void dispatch(core_t *core, epoll_event *event) noexcept nogil:
 
 
 cdef void run_ready(core_t *core) noexcept nogil:
-    """Those that were put into the run queue this turn. Whoever comes in meanwhile has its turn too, within a bound."""
-    cdef uint32_t left = 4096
+    """Those that stand in the run queue now. Whoever comes in meanwhile waits until the descriptors were looked at."""
+    cdef uint32_t left = core.n_ready
     cdef conn_t *c
     while left:
         c = conn_next_ready(core)
@@ -129,12 +132,13 @@ cdef bint any_queued(core_t *core) noexcept nogil:
 
 
 cdef void arm_tick(core_t *core) noexcept nogil:
-    """Keep the timerfd running while anything waits for time to pass: every tick while requests queue, else coarser."""
+    """Keep the timerfd running while anything waits for time to pass: every tick while requests queue, else coarser.
+    What is left in the run queue makes the engine's descriptor readable at once."""
     cdef itimerspec when
-    cdef uint64_t due = core.now_ms + (TICK_MS if any_queued(core) else 100)
+    cdef uint64_t due = core.now_ms + (0 if core.ready != NULL else TICK_MS if any_queued(core) else 100)
     if core.tick_armed_ms and core.tick_armed_ms <= due:
         return
-    if core.wheel.armed == 0 and core.log.n == 0 and not core.starved:
+    if core.wheel.armed == 0 and core.log.n == 0 and not core.starved and core.ready == NULL:
         return
     memset(&when, 0, sizeof(when))
     when.it_value.tv_sec = <long>(due // 1000)
@@ -244,8 +248,6 @@ cdef class Engine:
             if core.attention or n <= 0 or core.now_ms - start_ms >= STAY_MS:
                 break
             wait = 0 if core.ready != NULL else LINGER_MS
-        while core.ready != NULL:
-            run_ready(core)
         core.sb.slab[core.sb.me].turns += 1
         sb_store64(&core.sb.slab[core.sb.me].turn_ms, core.now_ms)
         arm_tick(core)
@@ -281,10 +283,14 @@ cdef class Engine:
 
     def listen(self, uint32_t slot, int fd):
         cdef conn_t *c
+        cdef int one = 1
         if self.core.snapshot == NULL:
             raise RuntimeError("listen before the first snapshot")
         if fd in self.listeners:
             raise ValueError(f"descriptor {fd} is open for listener {self._at(self.listeners[fd]).listener}")
+        os.set_blocking(fd, False)
+        # Inherited by what is accepted; a unix socket refuses it and needs none.
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         self.listeners[fd] = self._add(fd, CONN_LISTENER)
         c = self._at(self.listeners[fd])
         c.listener = <uint16_t>slot
@@ -316,6 +322,7 @@ cdef class Engine:
             endpoints_adopt(core, snapshot.ptr)
             poll_queues(core)
             run_ready(core)
+            arm_tick(core)
         sb_store64(&core.sb.slab[core.sb.me].snapshot, snapshot.version)
         self._forget_snapshots()
         return snapshot.version

@@ -5,7 +5,7 @@ from posix.types cimport off_t
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    int EAGAIN, EINTR, EINPROGRESS, EMFILE, ENFILE, ENOBUFS, ENOMEM, ECONNABORTED
+    int EAGAIN, EINTR, EINPROGRESS, EMFILE, ENFILE, EADDRNOTAVAIL, ENOBUFS, ENOMEM, ECONNABORTED
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:

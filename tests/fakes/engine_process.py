@@ -194,7 +194,7 @@ class Proxy:
         listener: Mapping[str, Any] | None = None,
         listeners: Iterable[Mapping[str, Any]] | None = None,
     ) -> Served:
-        """Services by name with endpoints and changes. A route names its `service`; without, it is the first."""
+        """Services by name with endpoints and changes. A route names its `service` or means the first."""
         names = list(services)
         former, self.used = self.used, []
         served = Served(self.board, {}, {}, [])
