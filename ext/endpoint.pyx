@@ -9,7 +9,7 @@ from turnout.ext.core cimport (
     core_t, endpoint_t,
 )
 from turnout.ext.kernel cimport (
-    AF_UNIX, EINPROGRESS, EPOLLOUT, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, TCP_NODELAY, close, connect,
+    AF_UNIX, EADDRNOTAVAIL, EINPROGRESS, ENOBUFS, ENOMEM, EPOLLOUT, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, TCP_NODELAY, close, connect,
     errno, setsockopt, sockaddr, socket,
 )
 from turnout.ext.snapshot cimport member_t, service_t, snapshot_t
@@ -75,7 +75,7 @@ cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint careful) noexcept 
     return NULL
 
 
-cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e) noexcept nogil:
+cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, bint *refused) noexcept nogil:
     cdef const sockaddr *address = <const sockaddr *>e.address
     cdef int one = 1
     cdef int fd = socket(address.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
@@ -85,6 +85,7 @@ cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e) noexcept nogil:
     if address.sa_family != AF_UNIX:
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
     if connect(fd, address, e.address_len) < 0 and errno != EINPROGRESS:
+        refused[0] = errno != EADDRNOTAVAIL and errno != ENOBUFS and errno != ENOMEM
         close(fd)
         return NULL
     u = conn_new(core, fd, CONN_UPSTREAM)
@@ -95,6 +96,7 @@ cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e) noexcept nogil:
         conn_close(core, u)
         return NULL
     u.endpoint = e
+    u.owner = e.generation
     u.state = CS_CONNECTING
     e.n_open += 1
     core.n_upstreams += 1
@@ -104,7 +106,8 @@ cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e) noexcept nogil:
 
 cdef void endpoint_keep(core_t *core, endpoint_t *e, conn_t *u, const service_t *service) noexcept nogil:
     u.served += 1
-    if (e.gone or core.draining or e.n_idle >= service.pool_max or u.inb != NULL
+    # The slot may have gone to another endpoint meanwhile, which has another address.
+    if (e.gone or u.owner != e.generation or core.draining or e.n_idle >= service.pool_max or u.inb != NULL
             or (service.pool_requests and u.served >= service.pool_requests)
             or u.flags & (CF_CLOSE | CF_PEER_SHUT | CF_DEAD)
             or (u.flags & CF_READABLE and not conn_quiet(u))):

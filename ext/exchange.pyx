@@ -1,9 +1,9 @@
 """See exchange.pxd."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memmove
+from libc.string cimport memcmp
 from turnout.ext.buffers cimport BUF_SMALL, buf_data, buf_give, buf_left, buf_room, buf_slide, buf_t, buf_tail, buf_take
-from turnout.ext.conn cimport IO_BLOCKED, conn_deadline, conn_recv
+from turnout.ext.conn cimport IO_BLOCKED, conn_deadline, conn_ready, conn_recv
 from turnout.ext.core cimport (
     CF_BLOCKED, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_HEAD, CS_IDLE, CS_LINGER, SF_ENDED, SF_FLUSHED,
     XF_ANSWERED, XF_CLIENT_10, XF_CLOSE, XF_EXPECT, XF_HEAD_ONLY, XF_REPLAYABLE, XF_SAMPLED, XF_STICKY_ISSUE,
@@ -29,14 +29,18 @@ from turnout.ext.router cimport route_doubtful, route_find, route_location
 from turnout.ext.scoreboard cimport CAUSE_CLIENT, CAUSE_PROXY, CAUSE_TIMEOUT, OUT_CANCEL, OUT_TIMEOUT
 from turnout.ext.select cimport hash_bytes
 from turnout.ext.snapshot cimport (
-    BAL_CONSISTENT_HASH, BAL_IP_HASH, KEY_COOKIE, KEY_HEADER, KEY_PATH, KEY_QUERY, NEVER_MS, ROUTE_REDIRECT,
+    BAL_CONSISTENT_HASH, BAL_IP_HASH, KEY_COOKIE, KEY_HEADER, KEY_PATH, KEY_QUERY, ROUTE_REDIRECT,
     ROUTE_RESPOND, listener_t, snapshot_listener, text_t,
 )
 from turnout.ext.sticky cimport STICKY_BAD, STICKY_BOUND, sticky_read
-from turnout.ext.upstream cimport upstream_begin, upstream_body, upstream_cancel, upstream_drop, upstream_response
+from turnout.ext.stream cimport buf_copy, stream_flush
+from turnout.ext.upstream cimport (
+    upstream_asked, upstream_begin, upstream_body, upstream_cancel, upstream_drop, upstream_response,
+)
 
 cdef enum:
     LINGER_READ = 65536
+    LINGER_READS = 16
     LOCATION_MAX = 8192
     SAMPLE_MASK = 15          # one exchange in 16 has its time in the proxy measured
 
@@ -172,7 +176,8 @@ cdef void exchange_begin(core_t *core, exch_t *x) noexcept nogil:
         respond_local(core, x, 400, CAUSE_CLIENT, b"the chunked request body is malformed")
     elif h.method == M_CONNECT:
         respond_local(core, x, 501, CAUSE_CLIENT, b"CONNECT is not served here")
-    elif x.listener.body_max and h.content_length > <long long>x.listener.body_max:
+    elif x.listener.body_max and (h.content_length > <long long>x.listener.body_max
+                                  or x.up.bytes > x.listener.body_max):
         respond_local(core, x, 413, CAUSE_CLIENT, b"the request body is larger than this listener allows")
     else:
         exchange_route(core, x)
@@ -210,6 +215,7 @@ cdef bint take_body_at_hand(core_t *core, exch_t *x) noexcept nogil:
         x.up.flags = SF_ENDED
         return True
     x.up.out = x.up.body.kind
+    x.up.most = x.listener.body_max
     x.body_off = b.off
     verdict = body_feed(&x.up.body, buf_data(b), buf_left(b), &data, &used)
     x.body_n = data
@@ -266,6 +272,7 @@ cdef void exchange_route(core_t *core, exch_t *x) noexcept nogil:
 cdef void exchange_select(core_t *core, exch_t *x) noexcept nogil:
     cdef uint64_t *earned = &core.services[x.route.service.slot].earned_us
     x.service = x.route.service
+    # The first request of a service finds its floor saved up.
     budget_earn(&x.service.retry, &core.sb.svcstat[core.sb.me][x.service.slot],
                 <double>(core.now_us - earned[0]) / 1e6)
     earned[0] = core.now_us
@@ -273,24 +280,26 @@ cdef void exchange_select(core_t *core, exch_t *x) noexcept nogil:
         x.key = balance_key(x)
     if x.service.sticky.kind == 1:
         read_sticky(core, x)
-    unfinished_body(core, x)
-    upstream_begin(core, x)
+    if unfinished_body(core, x):
+        upstream_begin(core, x)
+    else:
+        respond_local(core, x, 503, CAUSE_PROXY, b"the proxy is out of memory")
 
 
-cdef void unfinished_body(core_t *core, exch_t *x) noexcept nogil:
+cdef bint unfinished_body(core_t *core, exch_t *x) noexcept nogil:
     """A body that comes later: whatever of it still stands raw in the input buffer belongs to the stream."""
     cdef buf_t *b = x.head_buf
     if x.up.flags & SF_ENDED:
-        return
+        return True
     if buf_left(b):
         # Only the start of a trailer section can be left over; it is put together in the stream.
-        x.up.raw = buf_take(&core.buffers, BUF_SMALL)
-        if x.up.raw != NULL:
-            memmove(buf_tail(x.up.raw), buf_data(b), buf_left(b))
-            x.up.raw.end += buf_left(b)
+        x.up.raw = buf_copy(core, buf_data(b), buf_left(b))
+        if x.up.raw == NULL:
+            return False
         b.off = b.end
         x.flags &= ~<uint32_t>XF_REPLAYABLE
     conn_deadline(core, x.client, x.listener.body_idle_ms)
+    return True
 
 
 cdef void read_sticky(core_t *core, exch_t *x) noexcept nogil:
@@ -372,40 +381,31 @@ cdef void key_query(exch_t *x, const char **p, uint32_t *n) noexcept nogil:
 
 cdef void exchange_event(core_t *core, exch_t *x) noexcept nogil:
     cdef conn_t *c = x.client
-    if x.state == XS_QUEUED and not c.flags & (CF_DEAD | CF_PEER_SHUT):
+    if c.flags & CF_DEAD:
+        upstream_cancel(core, x, CAUSE_CLIENT, b"the client left before the answer was complete")
+        return
+    if x.state == XS_QUEUED:
         # Woken because there may be room; whoever is not first only had bytes of its body come in.
         if core.services[x.service.slot].queue == x:
             upstream_begin(core, x)
-        return
-    if c.flags & CF_DEAD:
-        client_gone(core, x)
         return
     if x.state == XS_LOCAL:
         if not c.flags & CF_BLOCKED:
             respond_flush_local(core, x)
         return
-    if x.state == XS_RESPONDING and x.down.first != NULL and not c.flags & CF_BLOCKED:
-        upstream_response(core, x)
+    if x.down.first != NULL and not c.flags & CF_BLOCKED:
+        if x.state == XS_RESPONDING:
+            upstream_response(core, x)
+        elif stream_flush(core, &x.down, c) < 0:
+            upstream_cancel(core, x, CAUSE_CLIENT, b"the client left")
         if c.x != x:
             return
     if not x.up.flags & SF_ENDED and c.flags & CF_READABLE and x.upstream != NULL and x.state != XS_CONNECTING:
         upstream_body(core, x)
         if c.x != x:
             return
-    if c.flags & CF_PEER_SHUT and x.up.flags & SF_ENDED and not x.flags & XF_ANSWERED:
-        half_closed(core, x)
-
-
-cdef void half_closed(core_t *core, exch_t *x) noexcept nogil:
-    """The client sent its end. It may still read, or be gone: the two look alike until something is written."""
-    if x.listener.half_close_ms == 0:
-        client_gone(core, x)
-    elif x.listener.half_close_ms != NEVER_MS:
-        conn_deadline(core, x.client, x.listener.half_close_ms)
-
-
-cdef void client_gone(core_t *core, exch_t *x) noexcept nogil:
-    upstream_cancel(core, x, CAUSE_CLIENT, b"the client left before the answer was complete")
+    if c.flags & CF_PEER_SHUT and x.up.flags & SF_ENDED:
+        upstream_asked(core, x)
 
 
 cdef void client_timeout(core_t *core, conn_t *c) noexcept nogil:
@@ -440,7 +440,9 @@ cdef void head_timeout(core_t *core, conn_t *c) noexcept nogil:
 
 
 cdef void exchange_timeout(core_t *core, exch_t *x) noexcept nogil:
-    if x.state == XS_QUEUED:
+    if x.state == XS_QUEUED and x.client.flags & CF_PEER_SHUT:
+        upstream_cancel(core, x, CAUSE_CLIENT, b"the client shut its side and is taken to have left")
+    elif x.state == XS_QUEUED:
         upstream_drop(core, x, OUT_TIMEOUT)
         respond_local(core, x, 503, CAUSE_TIMEOUT, b"waited too long for a free endpoint")
     elif x.down.first != NULL:
@@ -449,7 +451,7 @@ cdef void exchange_timeout(core_t *core, exch_t *x) noexcept nogil:
         upstream_drop(core, x, OUT_CANCEL)
         respond_local(core, x, 408, CAUSE_TIMEOUT, b"the request body did not arrive in time")
     elif not x.flags & XF_ANSWERED:
-        client_gone(core, x)
+        upstream_cancel(core, x, CAUSE_CLIENT, b"the client shut its side and is taken to have left")
     else:
         upstream_cancel(core, x, CAUSE_TIMEOUT, b"the request body stopped while the answer was under way")
 
@@ -462,13 +464,13 @@ cdef void client_cut(core_t *core, conn_t *c) noexcept nogil:
 
 
 cdef void linger_read(core_t *core, conn_t *c) noexcept nogil:
-    """Read and drop until the client is done; a few reads a turn."""
+    """Read and drop until the client is done or its time is over; a few reads a turn."""
     cdef int got, turn
-    for turn in range(16):
+    for turn in range(LINGER_READS):
         got = conn_recv(c, dropped, LINGER_READ)
         if got == IO_BLOCKED:
             return
         if got <= 0:
             client_close(core, c)
             return
-    client_close(core, c)
+    conn_ready(core, c)

@@ -84,8 +84,8 @@ cdef void listener_event(core_t *core, conn_t *l) noexcept nogil:
 
 cdef void accepted(core_t *core, conn_t *l, int fd, const sockaddr_storage *from_) noexcept nogil:
     cdef const listener_t *conf = snapshot_listener(core.snapshot, l.listener)
-    cdef conn_t *c = conn_new(core, fd, CONN_CLIENT)
-    if c == NULL or conf == NULL:
+    cdef conn_t *c = conn_new(core, fd, CONN_CLIENT) if conf != NULL else NULL
+    if c == NULL:
         close(fd)
         return
     c.listener = l.listener

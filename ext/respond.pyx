@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strlen
 from turnout.ext.account cimport account_exchange
-from turnout.ext.buffers cimport BUF_LARGE, BUF_SMALL, SMALL_BYTES, buf_give, buf_left, buf_room, buf_t, buf_tail, buf_take
+from turnout.ext.buffers cimport buf_give, buf_left, buf_t
 from turnout.ext.conn cimport conn_close, conn_deadline, conn_ready, conn_send
 from turnout.ext.core cimport (
     CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_IDLE, CS_LINGER, SCRATCH_BYTES, SF_ENDED, XF_CLIENT_10, XF_CLOSE, XF_HEAD_ONLY,
@@ -15,7 +15,7 @@ from turnout.ext.framing cimport BODY_CHUNKED
 from turnout.ext.headers cimport H_ACCEPT, field_t, head_t, token_listed
 from turnout.ext.kernel cimport SHUT_WR, SOL_SOCKET, SO_LINGER, setsockopt, shutdown
 from turnout.ext.sticky cimport STICKY_COOKIE_MAX, sticky_write
-from turnout.ext.stream cimport buf_copy, stream_append, stream_clear, stream_flush
+from turnout.ext.stream cimport buf_copy, stream_append, stream_append_copy, stream_clear, stream_flush
 from turnout.ext.text cimport out_field, out_length, out_open, out_put, out_t, out_text, out_uint
 
 cdef enum:
@@ -278,25 +278,11 @@ cdef void send_local(core_t *core, exch_t *x, out_t *o) noexcept nogil:
         respond_abort(core, x)
         return
     stream_append(&x.down, b)
-    if x.reason == NULL and x.route != NULL and x.route.body.n and not x.flags & XF_HEAD_ONLY and not append_text(
-            core, x, x.route.body.p, x.route.body.n):
+    if x.reason == NULL and x.route != NULL and not x.flags & XF_HEAD_ONLY and not stream_append_copy(
+            core, &x.down, x.route.body.p, x.route.body.n):
         respond_abort(core, x)
         return
     respond_flush_local(core, x)
-
-
-cdef bint append_text(core_t *core, exch_t *x, const char *p, uint32_t n) noexcept nogil:
-    cdef buf_t *b
-    cdef uint32_t part
-    while n:
-        part = n if n < SMALL_BYTES else SMALL_BYTES
-        b = buf_copy(core, p, part)
-        if b == NULL:
-            return False
-        stream_append(&x.down, b)
-        p += part
-        n -= part
-    return True
 
 
 cdef void respond_flush_local(core_t *core, exch_t *x) noexcept nogil:
@@ -340,10 +326,9 @@ cdef void respond_finish(core_t *core, exch_t *x) noexcept nogil:
             client_close(core, c)
     else:
         c.state = CS_IDLE
+        conn_deadline(core, c, keepalive_ms)
         if c.inb != NULL or c.flags & (CF_READABLE | CF_PEER_SHUT):
             conn_ready(core, c)
-        else:
-            conn_deadline(core, c, keepalive_ms)
 
 
 cdef void respond_abort(core_t *core, exch_t *x) noexcept nogil:

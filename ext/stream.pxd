@@ -19,12 +19,14 @@ cdef enum pump_result:
     PUMP_SOURCE_BROKEN
     PUMP_SINK_BROKEN
     PUMP_MALFORMED
+    PUMP_TOO_LARGE            # more than stream_t.most
     PUMP_MEMORY
 
 cdef enum feed_result:
     FEED_OK = 0
     FEED_MALFORMED = -1
     FEED_MEMORY = -2
+    FEED_TOO_LARGE = -3
 
 cdef int stream_feed(core_t *core, stream_t *s, buf_t *b, buf_t **rest) noexcept nogil
 """Take the raw bytes of b (and b itself). What stands behind the message comes back in *rest, which the caller owns."""
@@ -40,5 +42,7 @@ cdef void stream_append(stream_t *s, buf_t *b) noexcept nogil
 cdef void stream_prepend(stream_t *s, buf_t *b) noexcept nogil
 cdef void stream_clear(core_t *core, stream_t *s) noexcept nogil
 """Give all its buffers back."""
+cdef bint stream_append_copy(core_t *core, stream_t *s, const char *p, unsigned int n) noexcept nogil
+"""Queue a copy of n bytes, in as many buffers as it takes; False when memory is out."""
 cdef buf_t *buf_copy(core_t *core, const char *p, unsigned int n) noexcept nogil
 """A buffer holding a copy of n bytes; NULL when memory is out or n is more than the largest buffer."""

@@ -69,6 +69,20 @@ cdef buf_t *buf_copy(core_t *core, const char *p, unsigned int n) noexcept nogil
     return b
 
 
+cdef bint stream_append_copy(core_t *core, stream_t *s, const char *p, unsigned int n) noexcept nogil:
+    cdef buf_t *b
+    cdef uint32_t part
+    while n:
+        part = n if n < SMALL_BYTES else SMALL_BYTES
+        b = buf_copy(core, p, part)
+        if b == NULL:
+            return False
+        stream_append(s, b)
+        p += part
+        n -= part
+    return True
+
+
 cdef int stream_feed(core_t *core, stream_t *s, buf_t *b, buf_t **rest) noexcept nogil:
     cdef uint32_t data = 0, used = 0, n = buf_left(b)
     cdef int verdict
@@ -80,6 +94,9 @@ cdef int stream_feed(core_t *core, stream_t *s, buf_t *b, buf_t **rest) noexcept
         buf_give(&core.buffers, b)
         return FEED_MALFORMED
     s.bytes += data
+    if s.most and s.bytes > s.most:
+        buf_give(&core.buffers, b)
+        return FEED_TOO_LARGE
     if verdict == FRAME_END and s.body.kind == BODY_CHUNKED:
         return finish_chunked(core, s, b, data, used, rest)
     if used < n:
@@ -261,7 +278,7 @@ cdef int read_some(core_t *core, stream_t *s, conn_t *source, buf_t **rest) noex
         s.flags |= SF_FULL
     got = stream_feed(core, s, b, rest)
     if got < 0:
-        return PUMP_MALFORMED if got == FEED_MALFORMED else PUMP_MEMORY
+        return PUMP_MALFORMED if got == FEED_MALFORMED else PUMP_TOO_LARGE if got == FEED_TOO_LARGE else PUMP_MEMORY
     return -1
 
 

@@ -17,6 +17,9 @@ cdef void upstream_event(core_t *core, conn_t *u) noexcept nogil
 cdef void upstream_timeout(core_t *core, conn_t *u) noexcept nogil
 cdef void upstream_body(core_t *core, exch_t *x) noexcept nogil
 """The client sent more of its body, or the upstream can take more."""
+cdef void upstream_asked(core_t *core, exch_t *x) noexcept nogil
+"""The client has sent its whole request: it has no deadline any more. One that also shut its side may still read, or be
+gone; the two look alike until something is written, so before the answer it is kept for half_close_ms."""
 cdef void upstream_response(core_t *core, exch_t *x) noexcept nogil
 """The client can take more of the answer."""
 cdef void upstream_cancel(core_t *core, exch_t *x, int cause, const char *reason) noexcept nogil

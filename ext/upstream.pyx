@@ -9,7 +9,7 @@ from turnout.ext.buffers cimport (
 from turnout.ext.conn cimport IO_BLOCKED, IO_ERROR, conn_deadline, conn_quiet, conn_ready, conn_recv, conn_send
 from turnout.ext.core cimport (
     CF_BLOCKED, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_REUSED, CS_BUSY, CS_CONNECTING, CS_POOLED, SCRATCH_BYTES,
-    SF_ENDED, SF_FLUSHED, SF_READ, TRIED_MAX, XF_ANSWERED, XF_CLIENT_10, XF_CLOSE, XF_FRESH, XF_FROM_POOL, XF_HEAD_ONLY,
+    SF_ENDED, SF_FLUSHED, SF_READ, TRIED_MAX, XF_ANSWERED, XF_CLIENT_10, XF_CLOSE, XF_EXPECT, XF_FRESH, XF_FROM_POOL, XF_HEAD_ONLY,
     XF_PICKED, XF_REPLAYABLE, XF_SAMPLED, XF_SENT, XF_STICKY_ISSUE, XF_UP_DEAF, XF_UP_KEEP, XS_CONNECTING, XS_QUEUED,
     XS_RESPONDING, XS_START, XS_WAITING, conn_t, core_t, endpoint_t, exch_t, service_state_t,
 )
@@ -32,11 +32,11 @@ from turnout.ext.scoreboard cimport (
     RETRY_TIMEOUT, sb_svcstat_t,
 )
 from turnout.ext.select cimport PICK_BROKEN, PICK_BUSY, PICK_OK, PICK_STICKY, ask_t, hash_bytes, select_pick
-from turnout.ext.snapshot cimport RETRY_ON_STATUS
+from turnout.ext.snapshot cimport NEVER_MS, RETRY_ON_STATUS
 from turnout.ext.stream cimport (
     FEED_OK, PUMP_AGAIN, PUMP_CUT, PUMP_DONE, PUMP_MALFORMED, PUMP_MEMORY, PUMP_SINK, PUMP_SINK_BROKEN,
-    PUMP_SOURCE, PUMP_SOURCE_BROKEN, buf_copy, last_chunk, stream_append, stream_clear, stream_feed, stream_prepend,
-    stream_pump,
+    PUMP_SOURCE, PUMP_SOURCE_BROKEN, PUMP_TOO_LARGE, buf_copy, last_chunk, stream_append, stream_append_copy,
+    stream_clear, stream_feed, stream_prepend, stream_pump,
 )
 from turnout.ext.text cimport out_length, out_open, out_put, out_t
 
@@ -59,10 +59,15 @@ cdef inline sb_svcstat_t *svcstat(core_t *core, const exch_t *x) noexcept nogil:
 # ---- picking ----------------------------------------------------------------------------------------------------
 
 cdef void upstream_begin(core_t *core, exch_t *x) noexcept nogil:
-    cdef int verdict
-    if x.state == XS_QUEUED:
+    cdef uint32_t slot = x.service.slot
+    cdef bint waited = x.state == XS_QUEUED
+    cdef int verdict = PICK_BUSY if not waited and others_wait(core, x) else pick(core, x)
+    if verdict == PICK_BUSY and waited:
+        return
+    if waited:
         queue_leave(core, x)
-    verdict = pick(core, x)
+        # There may be room for more than one.
+        queue_wake(core, slot)
     if verdict == PICK_OK:
         attempt(core, x)
     elif verdict == PICK_BUSY and queue_enter(core, x):
@@ -106,22 +111,28 @@ cdef int pick(core_t *core, exch_t *x) noexcept nogil:
 
 # ---- the queue of a service -------------------------------------------------------------------------------------
 
+cdef bint others_wait(core_t *core, const exch_t *x) noexcept nogil:
+    """Whether a new request has to stand behind others, though there may be room by now. Not behind one that some
+    endpoints have failed: it waits for those left. A bound session may have an endpoint that takes no others."""
+    cdef const exch_t *first = core.services[x.service.slot].queue
+    return first != NULL and first.n_tried == 0 and x.tries == 0 and not x.bound
+
+
 cdef bint queue_enter(core_t *core, exch_t *x) noexcept nogil:
+    """At the end; a request that had its place before and lost its endpoint, at the front."""
     cdef service_state_t *q = &core.services[x.service.slot]
-    cdef uint64_t waited_ms
-    if x.queued_us == 0:
-        if q.n_queued >= x.service.queue:
-            return False
-        x.queued_us = core.now_us
-        svcstat(core, x).queue_waits += 1
+    if x.tries:
+        queue_insert_first(q, x)
+    elif q.n_queued < x.service.queue:
         queue_insert_last(q, x)
     else:
-        queue_insert_first(q, x)
+        return False
     q.n_queued += 1
-    svcstat(core, x).queued = q.n_queued
+    x.queued_us = core.now_us
     x.state = XS_QUEUED
-    waited_ms = (core.now_us - x.queued_us) // 1000
-    conn_deadline(core, x.client, x.service.queue_ms - waited_ms if waited_ms < x.service.queue_ms else 1)
+    svcstat(core, x).queue_waits += 1
+    svcstat(core, x).queued = q.n_queued
+    conn_deadline(core, x.client, x.service.queue_ms)
     return True
 
 
@@ -179,6 +190,7 @@ cdef bint must_not_repeat(const exch_t *x) noexcept nogil:
 cdef void attempt(core_t *core, exch_t *x) noexcept nogil:
     cdef endpoint_t *e = endpoint_get(core, x.pick.member)
     cdef conn_t *u = NULL
+    cdef bint refused = False
     x.flags &= ~<uint32_t>(XF_FROM_POOL | XF_SENT | XF_UP_KEEP | XF_UP_DEAF)
     x.up.flags &= ~<uint32_t>SF_FLUSHED
     if e == NULL:
@@ -193,7 +205,11 @@ cdef void attempt(core_t *core, exch_t *x) noexcept nogil:
         x.connected_us = core.now_us
         x.state = XS_WAITING
     else:
-        u = endpoint_connect(core, e)
+        u = endpoint_connect(core, e, &refused)
+        if u == NULL and not refused:
+            upstream_drop(core, x, OUT_CANCEL)
+            respond_local(core, x, 503, CAUSE_PROXY, b"the proxy is out of descriptors, ports or memory")
+            return
         if u == NULL:
             attempt_failed(core, x, RETRY_CONNECT, OUT_CONNECT, b"the endpoint refused the connection")
             return
@@ -210,7 +226,6 @@ cdef void send_request(core_t *core, exch_t *x) noexcept nogil:
     cdef out_t o
     cdef int put
     cdef uint32_t n
-    cdef buf_t *b
     out_open(&o, core.scratch, SCRATCH_BYTES)
     request_head(core, x, &o)
     put_body_at_hand(x, &o)
@@ -227,13 +242,10 @@ cdef void send_request(core_t *core, exch_t *x) noexcept nogil:
     if put == IO_BLOCKED:
         put = 0
     x.up.wire = <uint32_t>put
-    if <uint32_t>put < n:
-        b = buf_copy(core, core.scratch + put, n - <uint32_t>put)
-        if b == NULL:
-            upstream_drop(core, x, OUT_CANCEL)
-            respond_local(core, x, 503, CAUSE_PROXY, b"the proxy is out of memory")
-            return
-        stream_prepend(&x.up, b)
+    if not stream_append_copy(core, &x.up, core.scratch + put, n - <uint32_t>put):
+        upstream_drop(core, x, OUT_CANCEL)
+        respond_local(core, x, 503, CAUSE_PROXY, b"the proxy is out of memory")
+        return
     if put > 0:
         request_went(core, x)
     if x.state != XS_CONNECTING and u.flags & CF_BLOCKED == 0:
@@ -272,16 +284,30 @@ cdef void put_chunk(out_t *o, const char *p, uint32_t n) noexcept nogil:
 
 # ---- events -----------------------------------------------------------------------------------------------------
 
+cdef void pooled_event(core_t *core, conn_t *u) noexcept nogil:
+    """Of an idle connection. The edge may be of what its last exchange has read already."""
+    if u.flags & (CF_PEER_SHUT | CF_DEAD) or not conn_quiet(u):
+        endpoint_close(core, u)
+    else:
+        u.flags &= ~<uint32_t>CF_READABLE
+
+
+cdef bint body_moves(const exch_t *x, const conn_t *u) noexcept nogil:
+    """Whether there is something to write to the endpoint, and room for it or a reason to learn that it is gone."""
+    if x.up.flags & SF_FLUSHED or (u.flags & CF_BLOCKED and not u.flags & CF_DEAD):
+        return False
+    return x.up.first != NULL or x.up.flags & SF_ENDED or x.client.flags & CF_READABLE
+
+
 cdef void upstream_event(core_t *core, conn_t *u) noexcept nogil:
     cdef exch_t *x = u.x
     if x == NULL:
         pooled_event(core, u)
         return
-    if x.state == XS_CONNECTING or x.up.first != NULL or x.state == XS_WAITING and not x.up.flags & SF_FLUSHED:
-        if not u.flags & CF_BLOCKED or u.flags & CF_DEAD:
-            upstream_body(core, x)
-            if u.x != x:
-                return
+    if body_moves(x, u):
+        upstream_body(core, x)
+        if u.x != x:
+            return
     if u.flags & (CF_READABLE | CF_PEER_SHUT | CF_DEAD):
         if x.state == XS_RESPONDING:
             upstream_response(core, x)
@@ -312,30 +338,26 @@ cdef void upstream_body(core_t *core, exch_t *x) noexcept nogil:
         request_went(core, x)
     if x.up.flags & SF_READ:
         x.flags &= ~<uint32_t>XF_REPLAYABLE
-        if x.listener.body_max and x.up.bytes > x.listener.body_max and not x.flags & XF_ANSWERED:
-            upstream_drop(core, x, OUT_CANCEL)
-            respond_local(core, x, 413, CAUSE_CLIENT, b"the request body is larger than this listener allows")
-            return
     body_stopped(core, x, stop)
 
 
 cdef void body_stopped(core_t *core, exch_t *x, int stop) noexcept nogil:
     cdef conn_t *u = x.upstream
     if stop == PUMP_DONE:
-        conn_deadline(core, x.client, 0)
         if x.state == XS_WAITING:
             conn_deadline(core, u, x.service.response_ms)
-    elif stop == PUMP_SOURCE:
+        upstream_asked(core, x)
+    elif stop == PUMP_SOURCE or stop == PUMP_AGAIN:
         resume_client(core, x)
         body_deadline(core, x)
         if x.state == XS_WAITING:
             conn_deadline(core, u, 0)
+        if stop == PUMP_AGAIN:
+            conn_ready(core, u)
     elif stop == PUMP_SINK:
         pause_client(core, x)
         if x.state == XS_WAITING:
             conn_deadline(core, u, x.service.response_ms)
-    elif stop == PUMP_AGAIN:
-        conn_ready(core, u)
     elif stop == PUMP_SINK_BROKEN:
         upstream_deaf(core, x)
     elif x.flags & XF_ANSWERED:
@@ -346,6 +368,9 @@ cdef void body_stopped(core_t *core, exch_t *x, int stop) noexcept nogil:
     elif stop == PUMP_MALFORMED:
         upstream_drop(core, x, OUT_CANCEL)
         respond_local(core, x, 400, CAUSE_CLIENT, b"the chunked request body is malformed")
+    elif stop == PUMP_TOO_LARGE:
+        upstream_drop(core, x, OUT_CANCEL)
+        respond_local(core, x, 413, CAUSE_CLIENT, b"the request body is larger than this listener allows")
     elif stop == PUMP_MEMORY:
         upstream_drop(core, x, OUT_CANCEL)
         respond_local(core, x, 503, CAUSE_PROXY, b"the proxy is out of memory")
@@ -354,6 +379,17 @@ cdef void body_stopped(core_t *core, exch_t *x, int stop) noexcept nogil:
         respond_local(core, x, 400, CAUSE_CLIENT, b"the request body ended early")
     else:
         upstream_cancel(core, x, CAUSE_CLIENT, b"the client left while sending")
+
+
+cdef void upstream_asked(core_t *core, exch_t *x) noexcept nogil:
+    cdef conn_t *c = x.client
+    if not c.flags & CF_PEER_SHUT or x.flags & XF_ANSWERED:
+        if x.down.first == NULL:
+            conn_deadline(core, c, 0)
+    elif x.listener.half_close_ms == 0:
+        upstream_cancel(core, x, CAUSE_CLIENT, b"the client shut its side before the answer was complete")
+    else:
+        conn_deadline(core, c, x.listener.half_close_ms if x.listener.half_close_ms != NEVER_MS else 0)
 
 
 cdef void body_deadline(core_t *core, exch_t *x) noexcept nogil:
@@ -391,8 +427,11 @@ cdef void upstream_deaf(core_t *core, exch_t *x) noexcept nogil:
     if x.state == XS_CONNECTING:
         broken_before_answer(core, x)
         return
+    if x.down.first == NULL:
+        conn_deadline(core, x.client, 0)
     x.upstream.flags |= CF_READABLE
     if x.state == XS_WAITING:
+        conn_deadline(core, x.upstream, x.service.response_ms)
         read_answer(core, x)
 
 
@@ -526,12 +565,16 @@ cdef void begin_answer(core_t *core, exch_t *x, uint32_t used) noexcept nogil:
     cdef conn_t *u = x.upstream
     cdef buf_t *b = u.inb
     cdef buf_t *rest = NULL
+    cdef bint clean = x.down.first == NULL
     cdef uint32_t n
     x.status = answer.status
-    if status_retried(x, answer.status) and retry(core, x, RETRY_STATUS, OUT_2XX + answer.status // 100 - 2):
-        return
+    if status_retried(x, answer.status):
+        x.cause = CAUSE_UPSTREAM
+        x.reason = b"no other endpoint could take the request after the first one's answer"
+        if retry(core, x, RETRY_STATUS, OUT_2XX + answer.status // 100 - 2):
+            return
     answer_framing(x)
-    if core.draining or not x.up.flags & SF_ENDED and x.flags & XF_UP_DEAF:
+    if core.draining or ends_early(x, buf_left(b) - used):
         x.flags |= XF_CLOSE
     x.flags |= XF_ANSWERED
     x.state = XS_RESPONDING
@@ -547,14 +590,35 @@ cdef void begin_answer(core_t *core, exch_t *x, uint32_t used) noexcept nogil:
         return
     if not lead_with_head(core, x, b, n, &rest):
         upstream_drop(core, x, OUT_RESET)
-        x.cause = CAUSE_UPSTREAM
-        x.reason = b"the body of the endpoint's answer is malformed"
-        respond_abort(core, x)
+        answer_unfit(core, x, clean)
         return
     if rest != NULL:
         buf_give(&core.buffers, rest)
         x.flags &= ~<uint32_t>XF_UP_KEEP
     upstream_response(core, x)
+
+
+cdef bint ends_early(const exch_t *x, uint32_t have) noexcept nogil:
+    """Whether the answer will be over before the request is, as far as can be told: the connection cannot go on then.
+    A client that waits for 100 and gets a final answer may never send its body."""
+    if x.up.flags & SF_ENDED:
+        return False
+    if x.flags & XF_UP_DEAF or x.flags & XF_EXPECT and x.up.bytes == 0 and x.interim == 0:
+        return True
+    return x.down.body.kind == BODY_NONE or (x.down.body.kind == BODY_LENGTH and x.down.body.left <= have)
+
+
+cdef void answer_unfit(core_t *core, exch_t *x, bint clean) noexcept nogil:
+    """The first bytes of the body are no body. `clean`: nothing of the answer has been written to the client."""
+    cdef const char *phrase = b"the body of the endpoint's answer is malformed"
+    if clean:
+        stream_clear(core, &x.down)
+        x.flags &= ~<uint32_t>XF_ANSWERED
+        respond_local(core, x, 502, CAUSE_UPSTREAM, phrase)
+        return
+    x.cause = CAUSE_UPSTREAM
+    x.reason = phrase
+    respond_abort(core, x)
 
 
 cdef bint lead_with_head(core_t *core, exch_t *x, buf_t *b, uint32_t n, buf_t **rest) noexcept nogil:
@@ -605,15 +669,15 @@ cdef void upstream_response(core_t *core, exch_t *x) noexcept nogil:
         x.proxy_us += clock_us() - core.now_us
     if stop == PUMP_DONE:
         answered(core, x)
-    elif stop == PUMP_SOURCE:
+    elif stop == PUMP_SOURCE or stop == PUMP_AGAIN:
         conn_deadline(core, u, x.service.idle_ms)
-        if x.up.flags & SF_ENDED:
+        if x.up.flags & SF_ENDED or x.flags & XF_UP_DEAF:
             conn_deadline(core, x.client, 0)
+        if stop == PUMP_AGAIN:
+            conn_ready(core, u)
     elif stop == PUMP_SINK:
         conn_deadline(core, u, 0)
         conn_deadline(core, x.client, x.listener.body_idle_ms)
-    elif stop == PUMP_AGAIN:
-        conn_ready(core, u)
     elif stop == PUMP_SINK_BROKEN:
         upstream_cancel(core, x, CAUSE_CLIENT, b"the client left")
     else:
