@@ -284,14 +284,6 @@ cdef void put_chunk(out_t *o, const char *p, uint32_t n) noexcept nogil:
 
 # ---- events -----------------------------------------------------------------------------------------------------
 
-cdef void pooled_event(core_t *core, conn_t *u) noexcept nogil:
-    """Of an idle connection. The edge may be of what its last exchange has read already."""
-    if u.flags & (CF_PEER_SHUT | CF_DEAD) or not conn_quiet(u):
-        endpoint_close(core, u)
-    else:
-        u.flags &= ~<uint32_t>CF_READABLE
-
-
 cdef bint body_moves(const exch_t *x, const conn_t *u) noexcept nogil:
     """Whether there is something to write to the endpoint, and room for it or a reason to learn that it is gone."""
     if x.up.flags & SF_FLUSHED or (u.flags & CF_BLOCKED and not u.flags & CF_DEAD):
