@@ -272,7 +272,9 @@ def test_an_answer_cut_short_is_not_passed_off_as_whole(proxy, origin, version, 
 def test_absolute_form_goes_on_as_origin_form_with_its_own_host(proxy, origin):
     proxy.serve(origin)
 
-    asked, _, _ = relay(proxy, origin, request("http://other.example:81/p?q", host="other.example:81"), response())
+    asked, _, _ = relay(
+        proxy, origin, request("http://other.example:81/p?q", host="other.example:81"), response()
+    )
 
     assert (asked.line, asked.get("host")) == ("GET /p?q HTTP/1.1", "other.example:81")
 
