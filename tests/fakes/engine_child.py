@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import resource
 import socket
 import sys
@@ -70,11 +72,21 @@ class Child:
     def do_open(self) -> list[int]:
         return [self.engine.open_clients, self.engine.open_exchanges]
 
-    def do_limit(self, descriptors: int) -> list[int]:
-        """Set RLIMIT_NOFILE; the former one, and the highest descriptor in use."""
+    def do_use_up_descriptors(self) -> None:
+        """Leave none to open anything with."""
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, before[1]))
-        return [before[0], max(int(path.name) for path in Path("/proc/self/fd").iterdir())]
+        highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 8, before[1]))
+        self.limit = before
+        self.fillers: list[int] = []
+        with contextlib.suppress(OSError):
+            while True:
+                self.fillers.append(os.open("/dev/null", os.O_RDONLY))
+
+    def do_free_descriptors(self) -> None:
+        for fd in self.fillers:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.limit)
 
 
 if __name__ == "__main__":
