@@ -8,8 +8,8 @@ from turnout.ext.core cimport (
     conn_t, core_t,
 )
 from turnout.ext.kernel cimport (
-    EAGAIN, EINTR, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MSG_DONTWAIT, MSG_NOSIGNAL,
-    MSG_PEEK, close, epoll_ctl, epoll_event, errno, recv, send,
+    EAGAIN, EINTR, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MSG_DONTWAIT, MSG_MORE,
+    MSG_NOSIGNAL, MSG_PEEK, close, epoll_ctl, epoll_event, errno, recv, send,
 )
 from turnout.ext.timers cimport wheel_drop
 
@@ -137,10 +137,11 @@ cdef int conn_recv(conn_t *c, char *p, uint32_t n) noexcept nogil:
         return IO_ERROR
 
 
-cdef int conn_send(core_t *core, conn_t *c, const char *p, uint32_t n) noexcept nogil:
+cdef int conn_send(core_t *core, conn_t *c, const char *p, uint32_t n, bint more) noexcept nogil:
+    cdef int flags = MSG_NOSIGNAL | MSG_MORE if more else MSG_NOSIGNAL
     cdef ssize_t put
     while True:
-        put = send(c.fd, p, n, MSG_NOSIGNAL)
+        put = send(c.fd, p, n, flags)
         if put >= 0:
             if <uint32_t>put < n:
                 c.flags |= CF_BLOCKED

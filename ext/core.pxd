@@ -44,7 +44,7 @@ cdef enum conn_flag:
     CF_PEER_SHUT = 8          # peer sent FIN (EPOLLRDHUP)
     CF_DEAD = 16              # EPOLLHUP or EPOLLERR
     CF_REUSED = 32            # upstream: has served a request before this one
-    CF_CLOSE = 64             # must be closed after this exchange
+    CF_CLOSE = 64             # client: asked for the connection to end with this exchange
     CF_READY = 128            # in the run queue
     CF_WATCHED = 256          # in the epoll set
     CF_TUNNEL = 512           # upgraded

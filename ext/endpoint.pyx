@@ -5,7 +5,7 @@ from libc.stdlib cimport calloc
 from libc.string cimport memcpy
 from turnout.ext.conn cimport conn_close, conn_deadline, conn_new, conn_quiet, conn_watch
 from turnout.ext.core cimport (
-    CF_CLOSE, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_REUSED, CONN_UPSTREAM, CS_BUSY, CS_CONNECTING, CS_POOLED, conn_t,
+    CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_REUSED, CONN_UPSTREAM, CS_BUSY, CS_CONNECTING, CS_POOLED, conn_t,
     core_t, endpoint_t,
 )
 from turnout.ext.kernel cimport (
@@ -109,7 +109,7 @@ cdef void endpoint_keep(core_t *core, endpoint_t *e, conn_t *u, const service_t 
     # The slot may have gone to another endpoint meanwhile, which has another address.
     if (e.gone or u.owner != e.generation or core.draining or e.n_idle >= service.pool_max or u.inb != NULL
             or (service.pool_requests and u.served >= service.pool_requests)
-            or u.flags & (CF_CLOSE | CF_PEER_SHUT | CF_DEAD)
+            or u.flags & (CF_PEER_SHUT | CF_DEAD)
             or (u.flags & CF_READABLE and not conn_quiet(u))):
         endpoint_close(core, u)
         return

@@ -37,7 +37,7 @@ cdef extern from "<sys/socket.h>" nogil:
         pass
     ctypedef uint32_t socklen_t
     int AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
-    int MSG_NOSIGNAL, MSG_PEEK, MSG_DONTWAIT, SHUT_WR, SOL_SOCKET, SO_ERROR, SO_LINGER
+    int MSG_MORE, MSG_NOSIGNAL, MSG_PEEK, MSG_DONTWAIT, SHUT_WR, SOL_SOCKET, SO_ERROR, SO_LINGER
     int socket(int, int, int)
     int connect(int, const sockaddr *, socklen_t)
     int accept4(int, sockaddr *, socklen_t *, int)

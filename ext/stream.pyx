@@ -8,7 +8,7 @@ from turnout.ext.buffers cimport (
 )
 from turnout.ext.conn cimport IO_BLOCKED, IO_ERROR, conn_recv, conn_send
 from turnout.ext.core cimport (
-    CF_BLOCKED, CF_READABLE, SF_ENDED, SF_FLUSHED, SF_FULL, SF_READ, SF_SOURCE_EOF, conn_t, core_t, stream_t,
+    CF_BLOCKED, CF_CLOSE, CF_READABLE, SF_ENDED, SF_FLUSHED, SF_FULL, SF_READ, SF_SOURCE_EOF, conn_t, core_t, stream_t,
 )
 from turnout.ext.framing cimport (
     BODY_CHUNKED, BODY_CLOSE, BODY_LENGTH, CHUNK_DONE, CHUNK_TRAILERS, FRAME_END, FRAME_MALFORMED, body_feed,
@@ -233,6 +233,11 @@ cdef int stream_end(core_t *core, stream_t *s) noexcept nogil:
     return FEED_OK
 
 
+cdef inline bint more_follows(const stream_t *s, const buf_t *b, const conn_t *sink) noexcept nogil:
+    """Another buffer, or the end of the connection: its FIN goes with the last bytes."""
+    return b.next != NULL or (s.flags & SF_ENDED and sink.flags & CF_CLOSE)
+
+
 cdef int stream_flush(core_t *core, stream_t *s, conn_t *sink) noexcept nogil:
     cdef buf_t *b
     cdef int put
@@ -240,7 +245,7 @@ cdef int stream_flush(core_t *core, stream_t *s, conn_t *sink) noexcept nogil:
         if sink.flags & CF_BLOCKED:
             return 0
         b = s.first
-        put = conn_send(core, sink, buf_data(b), buf_left(b))
+        put = conn_send(core, sink, buf_data(b), buf_left(b), more_follows(s, b, sink))
         if put < 0:
             return 0 if put == IO_BLOCKED else -1
         s.wire += <uint32_t>put

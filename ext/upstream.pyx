@@ -234,7 +234,7 @@ cdef void send_request(core_t *core, exch_t *x) noexcept nogil:
         upstream_drop(core, x, OUT_CANCEL)
         respond_local(core, x, 431, CAUSE_CLIENT, b"the request head is too large to pass on")
         return
-    put = conn_send(core, u, core.scratch, n)
+    put = conn_send(core, u, core.scratch, n, False)
     if put == IO_ERROR:
         x.up.wire = 0
         broken_before_answer(core, x)
