@@ -1,29 +1,23 @@
-"""The commands: what they take and what they say. What they do is in the modules named after it."""
+"""`turnout`: the commands around a configuration file, and the way out for all commands."""
 
 from __future__ import annotations
 
 import json
 import sys
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from turnout import __version__
-from turnout.control import starter
+from turnout.control import remote, starter
+from turnout.control.outcome import Exit, complain, failure
 from turnout.proxy.config import ConfigError, load
 
+# Commands import what they need when they are called: most of them need neither server nor scoreboard.
+# ruff: noqa: PLC0415
 
-class Exit(IntEnum):
-    """Exit codes, described in docs/commands.md."""
-
-    OK = 0
-    FAILED = 1
-    USAGE = 2
-    CUT_OFF = 3
-    NOBODY = 4
-
+PANEL = "Files"
 
 app = typer.Typer(
     name="turnout",
@@ -37,11 +31,7 @@ app = typer.Typer(
     "a drain, 4 nobody answers at the API.",
 )
 
-FILES = "Files"
-RUNNING = "A running proxy"
-
 File = Annotated[Path, typer.Argument(help="The configuration file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _version(wanted: bool) -> None:
@@ -59,19 +49,7 @@ def _turnout(
     pass
 
 
-def complain(text: str) -> None:
-    """Say what is wrong, on stderr."""
-    typer.echo(text, err=True)
-
-
-def complain_of_config(error: ConfigError) -> None:
-    number = len(error.problems)
-    complain(f"turnout: the configuration has {number} problem{'' if number == 1 else 's'}:")
-    for problem in error.problems:
-        complain(f"  {problem}")
-
-
-@app.command(rich_help_panel=FILES)
+@app.command(rich_help_panel=PANEL)
 def run(file: File) -> None:
     """Run the proxy that FILE describes, until it is told to stop.
 
@@ -79,24 +57,19 @@ def run(file: File) -> None:
     not validate changes nothing. SIGUSR1: open the access log anew.
     """
     config = load(file)
-    from turnout.control.serve import serve  # noqa: PLC0415 - commands load what they need
-    from turnout.proxy.supervisor import StartError  # noqa: PLC0415
+    from turnout.control.serve import serve
 
-    try:
-        raise typer.Exit(serve(file, config))
-    except StartError as error:
-        complain(f"turnout: cannot start: {error}")
-        raise typer.Exit(Exit.FAILED) from None
+    raise typer.Exit(serve(file, config))
 
 
-@app.command(rich_help_panel=FILES)
+@app.command(rich_help_panel=PANEL)
 def check(
     file: File,
     resolve: Annotated[bool, typer.Option("--resolve", help="Look up the names of endpoints too.")] = False,
-    as_json: Json = False,
+    as_json: remote.Json = False,
 ) -> None:
     """Check FILE: every problem at once, with file, line, table, key, value and what would be right."""
-    from turnout.control import check as checks  # noqa: PLC0415 - commands load what they need
+    from turnout.control import check as checks
 
     try:
         config = checks.check(file, resolve=resolve)
@@ -112,7 +85,7 @@ def check(
         typer.echo(f"{file}: ok ({checks.summary(config)})")
 
 
-@app.command(rich_help_panel=FILES)
+@app.command(rich_help_panel=PANEL)
 def init(
     file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path(starter.FILE),
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
@@ -121,18 +94,35 @@ def init(
     try:
         starter.write(file, force=force)
     except FileExistsError:
-        complain(f"turnout: {file} is there already; --force replaces it")
+        complain(f"{file} is there already; --force replaces it")
         raise typer.Exit(Exit.FAILED) from None
     except OSError as error:
-        complain(f"turnout: {file} cannot be written: {error.strerror}")
+        complain(f"{file} cannot be written: {error.strerror}")
         raise typer.Exit(Exit.FAILED) from None
     typer.echo(f"{file} is written. Next: turnout check {file}, then turnout run {file}")
+
+
+@app.command(rich_help_panel=PANEL)
+def demo(
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0, help="End after so long; else with Ctrl-C.")
+    ] = None,
+) -> None:
+    """Run a proxy in front of three sample backends of its own, and say what to try."""
+    from turnout.control.demo import demo as show
+
+    raise typer.Exit(show(seconds))
+
+
+app.add_typer(remote.app)
 
 
 def main() -> None:
     """What `turnout` and `python -m turnout` call."""
     try:
         app(prog_name="turnout")
-    except ConfigError as error:
-        complain_of_config(error)
-        sys.exit(Exit.USAGE)
+    except Exception as error:
+        code = failure(error)
+        if code is None:
+            raise
+        sys.exit(code)

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import uvloop
 
+from turnout.control.server import ControlServer
 from turnout.proxy import logs
 from turnout.proxy.model import Config
 from turnout.proxy.supervisor import Supervisor
 
+Beside = Callable[[Supervisor], Awaitable[None]]
+"""Runs in the supervisor's loop while that serves."""
 
-def serve(file: Path, config: Config) -> int:
+
+def serve(file: Path, config: Config, beside: Beside | None = None) -> int:
     """Returns the exit code. Raises StartError before anything serves."""
     logs.configure("supervisor")
-    return uvloop.run(Supervisor(file, config).run())
+    return uvloop.run(_serve(Supervisor(file, config, control=ControlServer), beside))
+
+
+async def _serve(supervisor: Supervisor, beside: Beside | None) -> int:
+    task = asyncio.ensure_future(beside(supervisor)) if beside is not None else None
+    try:
+        return await supervisor.run()
+    finally:
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

@@ -77,6 +77,7 @@ class ServiceTotals(TypedDict):
     queue_wait_us: int
     queue_timeouts: int
     queue_full: int
+    queued: int  # waiting now
     budget: float  # retry tokens left
 
 class WorkerInfo(TypedDict):

@@ -484,6 +484,7 @@ cdef class Scoreboard:
             "queue_wait_us": s.queue_wait_us,
             "queue_timeouts": s.queue_timeouts,
             "queue_full": s.queue_full,
+            "queued": sum([self.sb.svcstat[w][i].queued for w in range(self.sb.workers)]),
             "budget": s.budget,
         }
 
@@ -523,6 +524,9 @@ cdef class Scoreboard:
             if self.sb.endpoint[i].generation != 0:
                 self.sb.epstat[w][i].open = 0
                 self.sb.epstat[w][i].idle = 0
+        for i in range(self.sb.services):
+            if self.sb.svcstat[w][i].queued:
+                self.sb.svcstat[w][i].queued = 0
         s.clients = s.clients_active = s.upstreams = s.buffers_small = s.buffers_large = 0
         sb_store(&s.state, 3)
         sb_store(&s.pid, 0)

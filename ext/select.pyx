@@ -81,13 +81,11 @@ cdef struct node_t:
     float latency_us          # estimate of all workers, decayed until merged_ms; 0: no sample
     float settled_us          # the same without decay
     uint64_t merged_ms
-    float others_us           # the other workers' estimates at merged_ms: times their weights, and these
-    float others_weight
     tier_t *tier
     uint32_t offer            # weight it would be listed with, health and breaker left aside
     uint8_t well              # health and breaker agree
     uint8_t pad[3]
-    uint64_t pad2[3]
+    uint64_t pad2[4]
 
 cdef struct turn_t:
     uint64_t deadline
@@ -124,7 +122,6 @@ cdef struct tier_t:
 cdef struct part_t:
     uint32_t slot
     uint32_t share
-    uint32_t n_sound
     uint32_t n_tiers
     tier_t *tiers             # by priority
     bint panic
@@ -315,26 +312,26 @@ cdef inline void refresh(selector_t *s, state_t *st, uint64_t now_ms) noexcept n
 
 
 cdef void list_service(selector_t *s, state_t *st, uint64_t now_ms) noexcept nogil:
-    cdef uint32_t i, k
-    cdef part_t *p
-    cdef bint served = False
+    cdef uint32_t i
     st.changes = sb_load64(&s.sb.header.changes)
     sb_fence()
     st.recheck_ms = NEVER
     for i in range(st.n_parts):
-        p = &st.parts[i]
-        survey(s, st, p, now_ms)
-        served |= p.n_sound > 0 and (p.share > 0 or not st.service.split)
-    for i in range(st.n_parts):
-        p = &st.parts[i]
-        p.panic = in_panic(st.service, p) and (p.n_sound > 0 or not served)
-        for k in range(p.n_tiers):
-            list_tier(s, st, &p.tiers[k], p.panic)
+        list_part(s, st, &st.parts[i], now_ms)
+
+
+cdef void list_part(selector_t *s, state_t *st, part_t *p, uint64_t now_ms) noexcept nogil:
+    cdef uint32_t i
+    p.share = sb_load(&s.sb.group[p.slot].share)
+    for i in range(p.n_tiers):
+        survey(s, st, &p.tiers[i], now_ms)
+    p.panic = in_panic(st.service, p)
+    for i in range(p.n_tiers):
+        list_tier(s, st, &p.tiers[i], p.panic)
 
 
 cdef bint in_panic(const service_t *service, const part_t *p) noexcept nogil:
-    """Too few are sound, of those the operator lets through. Not as long as one priority has enough; nor, see above, with
-    nobody at all while another group serves: that one gets the requests then."""
+    """Too few are sound, of those the operator lets through. Not as long as one priority has enough."""
     cdef uint32_t i
     cdef bint any = False
     for i in range(p.n_tiers):
@@ -346,16 +343,7 @@ cdef bint in_panic(const service_t *service, const part_t *p) noexcept nogil:
     return any
 
 
-cdef void survey(selector_t *s, state_t *st, part_t *p, uint64_t now_ms) noexcept nogil:
-    cdef uint32_t i
-    p.share = sb_load(&s.sb.group[p.slot].share)
-    p.n_sound = 0
-    for i in range(p.n_tiers):
-        survey_tier(s, st, &p.tiers[i], now_ms)
-        p.n_sound += p.tiers[i].n_sound
-
-
-cdef void survey_tier(selector_t *s, state_t *st, tier_t *t, uint64_t now_ms) noexcept nogil:
+cdef void survey(selector_t *s, state_t *st, tier_t *t, uint64_t now_ms) noexcept nogil:
     """Who is permitted, with what weight, and who is well."""
     cdef uint32_t i
     cdef node_t *node
@@ -794,41 +782,29 @@ cdef bint pick_sampled(draw_t *d, tier_t *t) noexcept nogil:
 
 # ---- least response time ----------------------------------------------------------------------------------------
 
-cdef inline double decay(uint64_t us) noexcept nogil:
+cdef double decay(uint64_t us) noexcept nogil:
     """exp(-us / TAU_US) to a thousandth."""
-    cdef double r = us / <double>TAU_US
+    cdef double r = 1.0 / (1.0 + us / (1024.0 * TAU_US))
     cdef uint32_t i
-    if r < 1 / 64.0:
-        return 1 - r + r * r / 2
-    r = 1 / (1 + r / 1024)
     for i in range(10):
         r *= r
     return r
 
 
-cdef double merged_worker(const sb_epstat_t *e, uint64_t now_us, double *sum, double *weights) noexcept nogil:
-    """Add one worker's estimate, of less weight the older it is; returns the weight."""
-    cdef double d
-    if e.ewma_us <= 0:
-        return 0
-    d = decay(now_us - e.ewma_at_us if now_us > e.ewma_at_us else 0) + 1e-12
-    sum[0] += e.ewma_us * d
-    weights[0] += d
-    return d
-
-
 cdef void merge_latency(const sb_t *sb, node_t *node, uint64_t now_us) noexcept nogil:
     """The mean of the workers' estimates, fresh ones counting more; it fades when nobody has had a sample lately."""
-    cdef double sum = 0, weights = 0, freshest = 0, d
+    cdef double sum = 0, weights = 0, freshest = 0, us, d
+    cdef uint64_t at
     cdef uint32_t w
     for w in range(sb.workers):
-        if w != sb.me:
-            d = merged_worker(&sb.epstat[w][node.slot], now_us, &sum, &weights)
-            freshest = d if d > freshest else freshest
-    node.others_us = <float>sum
-    node.others_weight = <float>weights
-    d = merged_worker(&sb.epstat[sb.me][node.slot], now_us, &sum, &weights)
-    freshest = d if d > freshest else freshest
+        us = sb.epstat[w][node.slot].ewma_us
+        if us <= 0:
+            continue
+        at = sb.epstat[w][node.slot].ewma_at_us
+        d = decay(now_us - at if now_us > at else 0) + 1e-12
+        sum += us * d
+        weights += d
+        freshest = d if d > freshest else freshest
     node.merged_ms = now_us // 1000
     node.settled_us = <float>(sum / weights) if weights > 0 else 0
     node.latency_us = <float>(node.settled_us * freshest)
@@ -908,10 +884,7 @@ cdef void learn(selector_t *s, uint32_t slot, int outcome, uint64_t first_us, ui
         us = e.ewma_us * d + us * (1 - d)
     e.ewma_us = us
     e.ewma_at_us = now_us
-    node.settled_us = <float>((node.others_us + us) / (node.others_weight + 1))
-    node.latency_us = node.settled_us
-    if node.tier != NULL and node.tier.mean_us == 0:
-        node.tier.surveyed_ms = 0            # there is a mean from now on
+    node.merged_ms = 0
 
 
 cdef double penalty(double own, double mean, double us) noexcept nogil:
@@ -1756,8 +1729,6 @@ cdef void enter_member(selector_t *s, const member_t *m) noexcept nogil:
         node.weight = 0
         node.latency_us = 0
         node.settled_us = 0
-        node.others_us = 0
-        node.others_weight = 0
         node.merged_ms = 0
         s.sb.epstat[s.sb.me][m.slot].ewma_us = 0
 

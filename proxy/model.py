@@ -120,13 +120,34 @@ class Proxy(Table):
         return 1 << (value - 1).bit_length()
 
 
+def is_local(address: str) -> bool:
+    """Can only this machine reach what listens there?"""
+    host = address.rpartition(":")[0].strip("[]")
+    if address.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class Control(Table):
     listen: str = "127.0.0.1:9900"
+    allow_remote: bool = False
 
     @field_validator("listen")
     @classmethod
     def _address(cls, value: str) -> str:
         return check_bind(value)
+
+    @model_validator(mode="after")
+    def _kept_to_itself(self) -> Self:
+        if not self.allow_remote and not is_local(self.listen):
+            raise ValueError(
+                f'listen = "{self.listen}" can be reached from other machines and has no password: whoever '
+                'connects can stop the proxy; write "127.0.0.1:9900", or allow_remote = true if that is meant'
+            )
+        return self
 
 
 class ListenerTimeouts(Table):

@@ -6,24 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from turnout.control import cli, starter
+from turnout.control import starter
 from turnout.proxy.config import parse
 
 GOOD = '[listeners.web]\nbind = "127.0.0.1:8080"\n[[routes]]\npath = "/"\nrespond = {}\n'
-
-
-@pytest.fixture
-def turnout(monkeypatch, capsys):
-    """Call `turnout` with arguments: exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["turnout", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture

@@ -1,0 +1,47 @@
+"""How a command ends: exit codes, and what is said on stderr."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import typer
+
+from turnout.control.client import BadUrlError, NobodyAnswersError, RefusedError
+from turnout.proxy.config import ConfigError
+from turnout.proxy.errors import StartError
+
+
+class Exit(IntEnum):
+    """Described in docs/commands.md."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    CUT_OFF = 3
+    NOBODY = 4
+
+
+def complain(text: str) -> None:
+    typer.echo(f"turnout: {text}", err=True)
+
+
+def failure(error: Exception) -> Exit | None:
+    """Say what went wrong; None for an error that is the program's own mistake."""
+    match error:
+        case ConfigError():
+            number = len(error.problems)
+            complain(f"the configuration has {number} problem{'' if number == 1 else 's'}:\n{error}")
+            return Exit.USAGE
+        case BadUrlError():
+            complain(str(error))
+            return Exit.USAGE
+        case NobodyAnswersError():
+            complain(str(error))
+            return Exit.NOBODY
+        case StartError():
+            complain(f"cannot start:\n{error}")
+            return Exit.FAILED
+        case RefusedError():
+            complain(str(error))
+            return Exit.FAILED
+    return None

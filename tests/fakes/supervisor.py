@@ -1,0 +1,127 @@
+"""A supervisor without processes: real scoreboard and freezer, and a record of what it was told."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from turnout.ext.scoreboard import Scoreboard
+from turnout.proxy.config import parse
+from turnout.proxy.freeze import Freezer
+from turnout.proxy.supervisor import WorkerRow
+
+TEXT = """
+[listeners.web]
+bind = "127.0.0.1:8080"
+
+[services.app]
+balance = "least_connections"
+endpoints = [
+  { address = "10.0.0.1:80", weight = 3 },
+  { address = "10.0.0.2:80", version = "v2" },
+  "unix:/run/app.sock",
+]
+split = { v1 = 75, v2 = 25 }
+
+[services.plain]
+endpoints = ["10.0.0.3:80"]
+
+[[routes]]
+path = "/"
+service = "app"
+
+[[routes]]
+name = "robots"
+path = "/robots.txt"
+respond = { body = "none" }
+"""
+
+
+class StandIn:
+    """What control and metrics may ask of a supervisor. `told` is what it was told, in order; `fails` is
+    raised by whatever is asked next.
+    """
+
+    def __init__(self, text: str = TEXT, *, workers: int = 2) -> None:
+        self._state = tempfile.TemporaryDirectory(prefix="turnout-test-")
+        self.file = Path("turnout.toml")
+        self.config = parse(text, "turnout.toml")
+        self.scoreboard = Scoreboard.create(
+            workers, endpoints=16, groups=16, services=8, routes=16, listeners=4
+        )
+        self.freezer = Freezer(self.scoreboard, Path(self._state.name), resolver=lambda _: ["127.0.0.1"])
+        self.version = 0
+        self.state: Literal["starting", "serving", "draining"] = "serving"
+        self.started = time.time()
+        self.restarts = 0
+        self.is_ready = True
+        self.told: list[Any] = []
+        self.fails: Exception | None = None
+        self.freeze(text)
+        self.scoreboard.attach(0, os.getpid())
+        self.scoreboard.set_worker_state(0, "serving")
+
+    def freeze(self, text: str) -> bytes:
+        """Put a configuration in force; returns the document."""
+        self.version += 1
+        self.config = parse(text, "turnout.toml")
+        raw = self.freezer.freeze(self.config, self.version)
+        self.freezer.release(self.version)
+        return raw
+
+    def close(self) -> None:
+        self.scoreboard.close()
+        self._state.cleanup()
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    def _hear(self, *words: Any) -> None:
+        self.told.append(words)
+        if self.fails is not None:
+            raise self.fails
+
+    async def reload(self) -> int:
+        self._hear("reload")
+        self.version += 1
+        return self.version
+
+    def stop(self) -> None:
+        self._hear("stop")
+        self.state = "draining"
+
+    async def upgrade(self) -> int:
+        self._hear("upgrade")
+        return 4711
+
+    async def set_split(self, service: str, shares: dict[str, float]) -> dict[str, int]:
+        self._hear("split", service, shares)
+        return self.freezer.set_split(service, shares)
+
+    def set_weight(self, service: str, address: str, weight: int) -> None:
+        self._hear("weight", service, address, weight)
+        self.scoreboard.set_weight(self.freezer.endpoint_slots(service)[address], weight)
+
+    def set_admin(self, service: str, address: str, admin: Any) -> None:
+        self._hear("admin", service, address, admin)
+        self.scoreboard.set_admin(self.freezer.endpoint_slots(service)[address], admin)
+
+    def worker_rows(self) -> list[WorkerRow]:
+        rows = [self.scoreboard.worker(number) for number in range(self.scoreboard.workers)]
+        return [
+            WorkerRow(
+                row["worker"],
+                row["pid"],
+                row["state"],
+                row["snapshot"],
+                0,
+                row["clients"],
+                row["clients_active"],
+                row["upstreams"],
+            )
+            for row in rows
+            if row["pid"]
+        ]
