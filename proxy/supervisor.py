@@ -51,6 +51,8 @@ log = logging.getLogger("turnout.supervisor")
 
 CUT_OFF = 3
 """Exit code: drained, but requests were cut off."""
+BAD_CONFIG = 2
+"""Exit code of the program for a file that does not validate."""
 CONTROL_BACKLOG = 128
 FIXED = (
     ("proxy", "max_endpoints"),
@@ -535,9 +537,18 @@ class Supervisor:
         answer = await handover.read_answer(pipe, self.pace.upgrade)
         if "unused" in answer:
             return child.pid, answer["unused"]
-        child.kill()
-        await asyncio.to_thread(child.wait)
-        raise UpgradeError(answer.get("error") or f"the new program ended with code {child.returncode}")
+        if "error" in answer:
+            child.kill()
+        code = await asyncio.to_thread(child.wait)
+        raise UpgradeError(answer.get("error") or await asyncio.to_thread(self._why_not, code))
+
+    def _why_not(self, code: int) -> str:
+        """Why the new program ended without a word: what it thinks of the file, if that is the reason."""
+        if code != BAD_CONFIG:
+            return f"the new program ended with code {code}"
+        command = [sys.executable, "-m", "turnout", "check", str(self.file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stderr.strip() or done.stdout.strip()
 
     def _will(self, ready: int) -> handover.Handover:
         control = self._control_socket

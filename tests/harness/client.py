@@ -61,12 +61,15 @@ async def get(port: int, path: str = "/", timeout: float = 20) -> Answer:
 
 @dataclass
 class Load:
-    """Requests from several clients, half of which keep their connections."""
+    """Requests from several clients, half of them on kept connections. With `until_refused` a client whose
+    connection is refused has come to its end; else that is a failure.
+    """
 
     port: int
     answers: int = 0
     failures: list[str] = field(default_factory=list)
     stopping: bool = False
+    until_refused: bool = False
     path: str = "/"
     pause: float = 0.02
 
@@ -82,6 +85,10 @@ class Load:
                 if answer.status != 200:
                     self.failures.append(f"status {answer.status}: {answer.body!r}")
                 self.answers += 1
+            except ConnectionRefusedError as error:
+                if self.until_refused:
+                    return
+                self.failures.append(repr(error))
             except (OSError, EOFError, TimeoutError) as error:
                 self.failures.append(repr(error))
                 if connection is not None:
@@ -102,13 +109,18 @@ class Load:
 
 @contextlib.asynccontextmanager
 async def load(port: int, clients: int = 8, **changes: object) -> AsyncIterator[Load]:
-    """A few hundred requests a second for as long as the block lasts; every request begun is finished."""
+    """A few hundred requests a second for as long as the block lasts; every request begun is finished. With
+    `until_refused` the block's end waits for that.
+    """
     out = Load(port, **changes)  # type: ignore[arg-type]
     tasks = [asyncio.create_task(out._client(keep=number % 2 == 0)) for number in range(clients)]
     try:
         yield out
-    finally:
+    except BaseException:
         out.stopping = True
+        raise
+    finally:
+        out.stopping = out.stopping or not out.until_refused
         await asyncio.gather(*tasks)
 
 

@@ -53,25 +53,26 @@ class Turnout:
         self.file = file
         self.lines: list[str] = []
         self.options = options
-        self.child: asyncio.subprocess.Process | None = None
+        self.child: asyncio.subprocess.Process | None = None  # the one started last
+        self.started: list[tuple[asyncio.subprocess.Process, asyncio.Task[None]]] = []
 
     async def start(self, command: Sequence[str] = RUN) -> None:
         self.child = await asyncio.create_subprocess_exec(
             *command, str(self.file), stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, **self.options
         )
-        self._reading = asyncio.create_task(self._read())
+        self.started.append((self.child, asyncio.create_task(self._read(self.child))))
 
-    async def _read(self) -> None:
-        assert self.child
-        assert self.child.stderr
-        async for line in self.child.stderr:
+    async def _read(self, child: asyncio.subprocess.Process) -> None:
+        assert child.stderr
+        async for line in child.stderr:
             self.lines.append(line.decode().rstrip())
 
     def said(self, text: str) -> list[str]:
         return [line for line in self.lines if text in line]
 
     async def serving(self, times: int = 1) -> None:
-        await until(lambda: len(self.said(" serving file=")) >= times or self.exited)
+        """Wait until that has been said so many times, heirs and later starts included."""
+        await until(lambda: len(self.said(" serving file=")) >= times or self.failed)
         assert len(self.said(" serving file=")) >= times, self.text
 
     @property
@@ -79,13 +80,20 @@ class Turnout:
         return "\n".join(self.lines)
 
     @property
-    def exited(self) -> bool:
-        return self.child is not None and self.child.returncode is not None
+    def failed(self) -> bool:
+        return self.child is not None and self.child.returncode not in {None, 0}
 
     async def exit_code(self) -> int:
-        """Of the process that was started; all its output has been read then if no heir holds it."""
+        """Of the process that was started. `wait` would wait for heirs and orphans too, which hold stderr."""
         assert self.child
-        return await asyncio.wait_for(self.child.wait(), 30)
+        child = self.child
+        await until(lambda: child.returncode is not None)
+        assert child.returncode is not None
+        return child.returncode
+
+    async def kill_supervisor(self) -> None:
+        os.kill(self.supervisor, signal.SIGKILL)
+        await self.exit_code()
 
     def signal(self, number: signal.Signals) -> None:
         """To the supervisor in charge."""
@@ -128,9 +136,8 @@ class Turnout:
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        if self.child is not None:
-            await self.child.wait()
-            await asyncio.wait_for(self._reading, 10)
+        for child, reading in self.started:
+            await asyncio.wait_for(asyncio.gather(child.wait(), reading), 10)
 
 
 @contextlib.asynccontextmanager
