@@ -35,6 +35,10 @@ cdef void conn_ready(core_t *core, conn_t *c) noexcept nogil
 """Put into the run queue of this turn, once."""
 cdef conn_t *conn_next_ready(core_t *core) noexcept nogil
 
+cdef inline bint client_leaves(const core_t *core, const conn_t *c) noexcept nogil:
+    """Whether a client's connection ends with its exchange: the worker drains, or the listener goes."""
+    return core.draining or core.retired[c.listener]
+
 cdef inline void conn_deadline(core_t *core, conn_t *c, uint64_t ms) noexcept nogil:
     """Fire the connection's timer this many milliseconds from now; 0: never."""
     if ms:

@@ -210,6 +210,7 @@ cdef struct core_t:
     exch_t *free_exchanges
     endpoint_t **endpoints    # by slot, NULL until used
     service_state_t *services # by slot
+    uint8_t *retired          # by listener slot; 1: it goes, keep-alive of its connections ends
     conn_t *ready             # run queue, first in first out
     conn_t *ready_last
     uint32_t n_ready

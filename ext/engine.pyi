@@ -33,6 +33,11 @@ class Engine:
         `fd` was given to `listen`; open connections go on.
         """
 
+    def retire(self, slot: int) -> None:
+        """The listener is to go: answers to its clients carry Connection: close, idle connections close after
+        a moment. Until then its row has to stay in the snapshot. Ends with the slot's next `listen`.
+        """
+
     def load(self, snapshot: Snapshot) -> int:
         """Put a snapshot in force between two turns; returns its version. The first one must precede
         `listen`. Raises ValueError for a snapshot made for a larger scoreboard.

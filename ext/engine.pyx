@@ -7,7 +7,7 @@ is readable, when a signal arrives, when nothing has come for LINGER_MS, or afte
 
 import os
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 from turnout.ext.buffers cimport BUF_LARGE, BUF_SMALL, pool_close, pool_init
@@ -183,11 +183,12 @@ cdef class Engine:
         core.selector = selector_new(&core.sb, core.random)
         core.endpoints = <endpoint_t **>calloc(core.sb.endpoints, sizeof(endpoint_t *))
         core.services = <service_state_t *>calloc(core.sb.services, sizeof(service_state_t))
+        core.retired = <uint8_t *>calloc(core.sb.listeners, 1)
         core.scratch = <char *>malloc(SCRATCH_BYTES)
         core.log.data = <char *>malloc(LOG_BYTES)
         core.log.cap = LOG_BYTES
-        if (core.selector == NULL or core.endpoints == NULL or core.services == NULL or core.scratch == NULL
-                or core.log.data == NULL):
+        if (core.selector == NULL or core.endpoints == NULL or core.services == NULL or core.retired == NULL
+                or core.scratch == NULL or core.log.data == NULL):
             raise MemoryError
         return 0
 
@@ -286,12 +287,15 @@ cdef class Engine:
         cdef int one = 1
         if self.core.snapshot == NULL:
             raise RuntimeError("listen before the first snapshot")
+        if slot >= self.core.sb.listeners:
+            raise IndexError(f"listener slot {slot}")
         if fd in self.listeners:
             raise ValueError(f"descriptor {fd} is open for listener {self._at(self.listeners[fd]).listener}")
         os.set_blocking(fd, False)
         # Inherited by what is accepted; a unix socket refuses it and needs none.
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         self.listeners[fd] = self._add(fd, CONN_LISTENER)
+        self.core.retired[slot] = 0
         c = self._at(self.listeners[fd])
         c.listener = <uint16_t>slot
 
@@ -309,6 +313,14 @@ cdef class Engine:
             epoll_ctl(self.core.epfd, EPOLL_CTL_DEL, c.fd, NULL)
         conn_close(&self.core, c)
         return 0
+
+    def retire(self, uint32_t slot):
+        if slot >= self.core.sb.listeners:
+            raise IndexError(f"listener slot {slot}")
+        self.core.retired[slot] = 1
+        read_clock(&self.core)
+        drain_idle(&self.core, slot)
+        arm_tick(&self.core)
 
     def load(self, Snapshot snapshot not None):
         cdef core_t *core = &self.core
@@ -346,7 +358,7 @@ cdef class Engine:
         self._unlisten_all()
         self.core.draining = 1
         read_clock(&self.core)
-        drain_idle(&self.core)
+        drain_idle(&self.core, -1)
         arm_tick(&self.core)
 
     def abort(self):
@@ -405,6 +417,7 @@ cdef class Engine:
             free(core.endpoints[i])
         free(core.endpoints)
         free(core.services)
+        free(core.retired)
         free(core.scratch)
         free(core.log.data)
         if core.selector != NULL:
@@ -452,12 +465,12 @@ cdef void resume_listeners(core_t *core) noexcept nogil:
                     listener_resume(core, c)
 
 
-cdef void drain_idle(core_t *core) noexcept nogil:
-    """Idle connections go at moments spread over a second, so that clients do not all come back at once."""
+cdef void drain_idle(core_t *core, int64_t listener) noexcept nogil:
+    """Idle connections of a listener (-1: of all) go at moments spread over a second, so that clients do not all come back at once."""
     cdef conn_t *c = core.clients
     cdef uint64_t spread = 0
     while c != NULL:
-        if c.state != CS_EXCHANGE:
+        if c.state != CS_EXCHANGE and (listener < 0 or c.listener == listener):
             conn_deadline(core, c, DRAIN_IDLE_MS + spread % 1000)
             spread += 17
         c = c.next

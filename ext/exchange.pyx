@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 from turnout.ext.buffers cimport BUF_SMALL, buf_data, buf_give, buf_left, buf_room, buf_slide, buf_t, buf_tail, buf_take
-from turnout.ext.conn cimport IO_BLOCKED, conn_deadline, conn_ready, conn_recv
+from turnout.ext.conn cimport IO_BLOCKED, client_leaves, conn_deadline, conn_ready, conn_recv
 from turnout.ext.core cimport (
     CF_BLOCKED, CF_CLOSE, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_HEAD, CS_IDLE, CS_LINGER, SF_ENDED, SF_FLUSHED,
     XF_ANSWERED, XF_CLIENT_10, XF_CLOSE, XF_EXPECT, XF_HEAD_ONLY, XF_REPLAYABLE, XF_SAMPLED, XF_STICKY_ISSUE,
@@ -196,7 +196,7 @@ cdef void connection_control(core_t *core, exch_t *x) noexcept nogil:
         x.flags |= XF_EXPECT
     if h.flags & HEAD_CLOSE:
         x.client.flags |= CF_CLOSE
-    if h.flags & HEAD_CLOSE or core.draining:
+    if h.flags & HEAD_CLOSE or client_leaves(core, x.client):
         x.flags |= XF_CLOSE
     if x.listener.keepalive_requests and x.client.served + 1 >= x.listener.keepalive_requests:
         x.flags |= XF_CLOSE

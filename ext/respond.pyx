@@ -5,7 +5,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strlen
 from turnout.ext.account cimport account_exchange
 from turnout.ext.buffers cimport buf_give, buf_left, buf_t
-from turnout.ext.conn cimport conn_close, conn_deadline, conn_ready, conn_send
+from turnout.ext.conn cimport client_leaves, conn_close, conn_deadline, conn_ready, conn_send
 from turnout.ext.core cimport (
     CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_IDLE, CS_LINGER, SCRATCH_BYTES, SF_ENDED, XF_CLIENT_10, XF_CLOSE, XF_HEAD_ONLY,
     XF_STICKY_ISSUE, XS_DONE, XS_LOCAL, conn_t, core_t, exch_t,
@@ -246,7 +246,7 @@ cdef void start_local(core_t *core, exch_t *x, uint32_t status) noexcept nogil:
     x.status = <uint16_t>status
     x.state = XS_LOCAL
     stream_clear(core, &x.up)
-    if not x.up.flags & SF_ENDED or core.draining:
+    if not x.up.flags & SF_ENDED or client_leaves(core, x.client):
         x.flags |= XF_CLOSE
 
 
@@ -301,7 +301,7 @@ cdef void respond_finish(core_t *core, exch_t *x) noexcept nogil:
     cdef buf_t *rest = x.rest
     cdef bint unread = not x.up.flags & SF_ENDED
     cdef bint close = x.flags & XF_CLOSE or unread
-    cdef uint32_t keepalive_ms = DRAIN_IDLE_MS if core.draining else x.listener.keepalive_ms
+    cdef uint32_t keepalive_ms = DRAIN_IDLE_MS if client_leaves(core, c) else x.listener.keepalive_ms
     x.state = XS_DONE
     x.bytes_out = x.down.wire
     x.done_us = core.now_us

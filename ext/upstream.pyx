@@ -6,7 +6,7 @@ from turnout.ext.account cimport account_attempt
 from turnout.ext.buffers cimport (
     BUF_LARGE, BUF_SMALL, HEADROOM, buf_data, buf_give, buf_left, buf_room, buf_slide, buf_t, buf_tail, buf_take,
 )
-from turnout.ext.conn cimport IO_BLOCKED, IO_ERROR, conn_deadline, conn_quiet, conn_ready, conn_recv, conn_send
+from turnout.ext.conn cimport IO_BLOCKED, IO_ERROR, client_leaves, conn_deadline, conn_quiet, conn_ready, conn_recv, conn_send
 from turnout.ext.core cimport (
     CF_BLOCKED, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_REUSED, CS_BUSY, CS_CONNECTING, CS_POOLED, SCRATCH_BYTES,
     SF_ENDED, SF_FLUSHED, SF_READ, TRIED_MAX, XF_ANSWERED, XF_CLIENT_10, XF_CLOSE, XF_EXPECT, XF_FRESH, XF_FROM_POOL, XF_HEAD_ONLY,
@@ -566,7 +566,7 @@ cdef void begin_answer(core_t *core, exch_t *x, uint32_t used) noexcept nogil:
         if retry(core, x, RETRY_STATUS, OUT_2XX + answer.status // 100 - 2):
             return
     answer_framing(x)
-    if core.draining or ends_early(x, buf_left(b) - used):
+    if client_leaves(core, x.client) or ends_early(x, buf_left(b) - used):
         x.flags |= XF_CLOSE
     x.flags |= XF_ANSWERED
     x.state = XS_RESPONDING

@@ -14,7 +14,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Pace:
     quit: float = 1.0  # for a worker that is told to quit, before it is killed
     settle: float = 0.25  # for handshakes under way when a listener goes
     finish: float = 10.0  # for accept queues to come to an end
+    retire: float = 2.5  # for idle connections of a listener that goes
     upgrade: float = 60.0  # for the new program to be ready
 
 
@@ -166,17 +167,19 @@ class Crew:
             seat.process is not None and seat.process.acked >= self.orders.version for seat in self.seats
         )
 
-    async def finish(self, items: list[Listening]) -> None:
-        """Workers accept who waits at these sockets, nobody new gets in, and close them. `orders` must not
-        name them any more.
+    async def finish(self, items: list[Listening], retire: Sequence[int] = ()) -> None:
+        """Workers accept who waits at these sockets, nobody new gets in, and close them; connections of the
+        listeners with the slots to `retire` end with what they have begun. `orders` must not name them any
+        more.
         """
         token, numbers = next(self._tokens), {item.id for item in items}
         waiting = self._finishing[token] = set()
         for process in self.processes():
             theirs = [process.known.pop(number) for number in numbers & set(process.known)]
-            if theirs:
+            if theirs or (retire and process.worker >= 0):
                 waiting.add(process)
-                process.channel.send(Message("finish", {"sockets": theirs, "token": token}))
+                fields = {"sockets": theirs, "retire": retire, "token": token}
+                process.channel.send(Message("finish", fields))
         await self.until(lambda: not waiting, self.pace.finish)
         del self._finishing[token]
 

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -53,6 +53,7 @@ CUT_OFF = 3
 """Exit code: drained, but requests were cut off."""
 BAD_CONFIG = 2
 """Exit code of the program for a file that does not validate."""
+LOOK_S = 0.05
 CONTROL_BACKLOG = 128
 FIXED = (
     ("proxy", "max_endpoints"),
@@ -356,9 +357,7 @@ class Supervisor:
         before = dict(self._keys)
         self._sockets.commit(opening)
         idle = set(before.values()) - set(opening.keys.values())
-        await self._close_keys(
-            {key for name, key in before.items() if key in idle and name not in opening.keys}
-        )
+        await self._retire({name: key for name, key in before.items() if name not in opening.keys}, idle)
         former_log, self._log_fd = self._log_fd, log_fd
         self._in_force(self.version + 1, config, opening)
         moving = {name: key for name, key in before.items() if key in idle and name in opening.keys}
@@ -367,7 +366,7 @@ class Supervisor:
         if former_log not in {-1, log_fd}:
             os.close(former_log)
         await self.crew.until(lambda: self.crew.all_at(self.version))
-        await self._close_keys(set(moving.values()))
+        await self._finish(self._sockets.remove(set(moving.values())))
         self.freezer.release(self.version)
 
     def _in_force(self, version: int, config: Config, opening: Opening) -> None:
@@ -387,12 +386,22 @@ class Supervisor:
             log_fd=self._log_fd,
         )
 
-    async def _close_keys(self, keys: set[str]) -> None:
-        await self._finish(self._sockets.remove(keys))
+    async def _retire(self, gone: dict[str, str], idle: set[str]) -> None:
+        """Listeners (name -> key) that are no longer in the file; an address that is not idle goes to another
+        one. Idle connections get a moment to end; what is under way does not need the listener any more.
+        """
+        slots = [self.freezer.listener_slot(name) for name in gone]
+        await self._finish(self._sockets.remove(idle & set(gone.values())), slots)
+        deadline = self._loop.time() + self.pace.retire
+        while any(self.scoreboard.listener_totals(slot)["open"] for slot in slots):
+            if self._loop.time() > deadline:
+                return
+            await asyncio.sleep(LOOK_S)
 
-    async def _finish(self, items: list[Listening]) -> None:
+    async def _finish(self, items: list[Listening], retire: Iterable[int] = ()) -> None:
         """Close listening sockets without losing who waits in them."""
-        if not items:
+        retire = list(retire)
+        if not items and not retire:
             return
         numbers = {item.id for item in items}
         if self.crew.has_orders:
@@ -402,8 +411,8 @@ class Supervisor:
             ]
         for item in items:
             refuse_new(item)
-        await asyncio.sleep(self.pace.settle)
-        await self.crew.finish(items)
+        await asyncio.sleep(self.pace.settle if items else 0)
+        await self.crew.finish(items, retire)
         close_all(items)
 
     def _log_of(self, config: Config) -> int:

@@ -107,7 +107,7 @@ class Worker:
 
     def _on_finish(self, message: Message) -> None:
         wanted = set(message.fields["sockets"]) & set(self.sockets)
-        self._finish(wanted, self.loop.time() + FINISH_S, message.fields["token"])
+        self._finish(wanted, self.loop.time() + FINISH_S, message)
 
     def _on_drain(self, message: Message) -> None:
         self._drain(message.fields["grace_ms"])
@@ -148,16 +148,20 @@ class Worker:
         self._unlisten(item)
         os.close(item.fd)
 
-    def _finish(self, numbers: set[int], deadline: float, token: int) -> None:
+    def _finish(self, numbers: set[int], deadline: float, message: Message) -> None:
         """Close each as soon as nobody waits in its accept queue; nobody new gets in any more."""
+        if self.draining:
+            return
         for number in list(numbers):
             if not _readable(self.sockets[number].fd) or self.loop.time() >= deadline:
                 numbers.discard(number)
                 self._close(number)
         if numbers:
-            self.loop.call_later(FINISH_LOOK_S, self._finish, numbers, deadline, token)
-        else:
-            self.channel.send(Message("finished", {"token": token}))
+            self.loop.call_later(FINISH_LOOK_S, self._finish, numbers, deadline, message)
+            return
+        for slot in message.fields["retire"]:
+            self._running.retire(slot)
+        self.channel.send(Message("finished", {"token": message.fields["token"]}))
 
     # ---- the end -----------------------------------------------------------------------------------------
 
