@@ -114,24 +114,30 @@ class Worker:
 
 @dataclass
 class Served:
-    """What a call of `Proxy.serve` put in force: scoreboard slots, in the order of the arguments."""
+    """What a call of `Proxy.serve` put in force: scoreboard slots, in the order of the arguments.
 
-    board: Any
+    Counters are read when every worker has ended its turn: who has seen an answer finds it counted.
+    """
+
+    proxy: Proxy
     services: dict[str, int]
     endpoints: dict[str, list[int]]
     routes: list[int]
 
     def endpoint(self, index: int = 0, service: str = "app") -> Mapping[str, Any]:
-        return self.board.endpoint_totals(self.endpoints[service][index])
+        return self.proxy.settled().endpoint_totals(self.endpoints[service][index])
 
     def slot(self, index: int = 0, service: str = "app") -> int:
         return self.endpoints[service][index]
 
     def service(self, name: str = "app") -> Mapping[str, Any]:
-        return self.board.service_totals(self.services[name])
+        return self.proxy.settled().service_totals(self.services[name])
+
+    def breaker(self, index: int = 0, service: str = "app") -> Mapping[str, Any]:
+        return self.proxy.settled().breaker(self.endpoints[service][index])
 
     def route(self, index: int = 0) -> Mapping[str, Any]:
-        return self.board.route_totals(self.routes[index])
+        return self.proxy.settled().route_totals(self.routes[index])
 
 
 class Proxy:
@@ -152,21 +158,37 @@ class Proxy:
             workers, endpoints=self.ENDPOINTS, groups=1024, services=self.SERVICES, routes=self.ROUTES
         )
         self.log = tempfile.NamedTemporaryFile(prefix="turnout-log-")  # noqa: SIM115
-        self.sockets = [socket.create_server(("127.0.0.1", 0), backlog=backlog) for _ in range(listeners)]
-        self.ports = [sock.getsockname()[1] for sock in self.sockets]
+        self.ports: list[int] = []
+        self.sockets = [self.bind(workers, backlog) for _ in range(listeners)]
         self.versions = itertools.count(1)
         self.slots = {"endpoint": itertools.count(), "service": itertools.count(), "route": itertools.count()}
         self.used: list[int] = []
         self.opened: list[Any] = []
         self.read_to = 0
-        fds = [sock.fileno() for sock in self.sockets]
         self.workers = [
-            Worker(n, self.board.fd, self.log.fileno(), fds, large_bytes, nofile) for n in range(workers)
+            Worker(
+                n,
+                self.board.fd,
+                self.log.fileno(),
+                [group[n].fileno() for group in self.sockets],
+                large_bytes,
+                nofile,
+            )
+            for n in range(workers)
         ]
         for n, worker in enumerate(self.workers):
             self.board.attach(n, worker.process.pid)
         self.listening = False
         self.serve("127.0.0.1:9")
+
+    def bind(self, workers: int, backlog: int) -> list[socket.socket]:
+        """A listener: one socket for each worker, all on the same port."""
+        group: list[socket.socket] = []
+        for _ in range(workers):
+            port = group[0].getsockname()[1] if group else 0
+            group.append(socket.create_server(("127.0.0.1", port), backlog=backlog, reuse_port=True))
+        self.ports.append(group[0].getsockname()[1])
+        return group
 
     # ---- configuration
 
@@ -197,7 +219,7 @@ class Proxy:
         """Services by name with endpoints and changes. A route names its `service` or means the first."""
         names = list(services)
         former, self.used = self.used, []
-        served = Served(self.board, {}, {}, [])
+        served = Served(self, {}, {}, [])
         members: list[dict[str, Any]] = []
         rows: list[dict[str, Any]] = []
         for name, (endpoints, changes) in services.items():
@@ -249,9 +271,9 @@ class Proxy:
             worker.ask("load", document)
         if not self.listening:
             self.listening = True
-            for worker in self.workers:
-                for slot, sock in enumerate(self.sockets):
-                    worker.ask("listen", slot, sock.fileno())
+            for n, worker in enumerate(self.workers):
+                for slot, group in enumerate(self.sockets):
+                    worker.ask("listen", slot, group[n].fileno())
 
     # ---- traffic
 
@@ -287,11 +309,17 @@ class Proxy:
         return found[-1]
 
     def listener(self, slot: int = 0) -> Mapping[str, Any]:
-        return self.board.listener_totals(slot)
+        return self.settled().listener_totals(slot)
+
+    def settled(self) -> Scoreboard:
+        """The scoreboard, when every worker has ended the turn it was in."""
+        for worker in self.workers:
+            worker.ask("open")
+        return self.board
 
     def counts(self, field: str) -> int:
         """A field of the workers' slabs, summed."""
-        return sum(self.board.worker(n)[field] for n in range(len(self.workers)))
+        return sum(self.settled().worker(n)[field] for n in range(len(self.workers)))
 
     def memory(self) -> int:
         return sum(worker.memory() for worker in self.workers)
@@ -321,8 +349,9 @@ class Proxy:
         self.records()
 
     def close(self) -> None:
-        for sock in self.sockets:
-            sock.close()
+        for group in self.sockets:
+            for sock in group:
+                sock.close()
         try:
             for worker in self.workers:
                 worker.close()
