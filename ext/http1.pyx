@@ -84,6 +84,11 @@ cdef bint head_ends(const char *p, uint32_t n, uint32_t seen) noexcept nogil:
     return False
 
 
+cdef inline uint32_t within(uint32_t n, const head_limits_t *limits) noexcept nogil:
+    """Bytes past the limit are not looked at, so that the verdict is the same with and without them."""
+    return n if n < limits.head else limits.head
+
+
 cdef int not_yet(const char *p, uint32_t n, const head_limits_t *limits) noexcept nogil:
     """The head's end is missing: wait, or is it too long already? A line of limits.line bytes may still get its CRLF."""
     cdef uint32_t start = 2 if n >= 2 and p[0] == c'\r' and p[1] == c'\n' else 0
@@ -178,8 +183,6 @@ cdef int parse_fields(const char *p, uint32_t n, uint32_t at, const head_limits_
     cdef int next
     cdef uint32_t most = limits.fields if limits.fields < HEAD_FIELDS_MAX else HEAD_FIELDS_MAX
     while True:
-        if at >= limits.head:
-            return HEAD_TOO_LARGE
         if at >= n:
             return HEAD_NEED_MORE
         if p[at] == c'\r':
@@ -187,7 +190,7 @@ cdef int parse_fields(const char *p, uint32_t n, uint32_t at, const head_limits_
                 return HEAD_NEED_MORE
             if p[at + 1] != c'\n':
                 return bad(b"a bare CR stands in the head")
-            return <int>at + 2 if at + 2 <= limits.head else HEAD_TOO_LARGE
+            return <int>at + 2
         if p[at] == c'\n':
             return bad(b"a line of the head ends with a bare LF")
         if h.n_fields >= most:
@@ -423,6 +426,8 @@ cdef int request_line(const char *p, uint32_t n, const head_limits_t *limits, he
     elif n == 1 and p[0] == c'\r':
         return HEAD_NEED_MORE
     h.start = at
+    # What needs more than this is too long (not_yet says so).
+    n = n if n - at < limits.line + 2 else at + limits.line + 2
     while at < n and bytes_are[<uint8_t>p[at]] & IS_TOKEN and at - h.start < METHOD_MAX:
         at += 1
     if at == n:
@@ -435,8 +440,6 @@ cdef int request_line(const char *p, uint32_t n, const head_limits_t *limits, he
     h.target = at
     while at < n and bytes_are[<uint8_t>p[at]] & IS_TARGET:
         at += 1
-    if at - h.start + 9 > limits.line:
-        return HEAD_LINE_TOO_LONG
     if at == n:
         return HEAD_NEED_MORE
     if p[at] != c' ' or at == h.target:
@@ -516,8 +519,9 @@ cdef void read_expect(const char *p, head_t *h) noexcept nogil:
 
 cdef int parse_request(const char *p, uint32_t n, uint32_t seen, const head_limits_t *limits, head_t *h) noexcept nogil:
     cdef int at
-    if seen and not head_ends(p, n, seen):
-        return not_yet(p, n, limits)
+    n = within(n, limits)
+    if seen and not head_ends(p, n, seen) and not_yet(p, n, limits) == HEAD_NEED_MORE:
+        return HEAD_NEED_MORE
     head_clear(h)
     at = request_line(p, n, limits, h)
     if at > 0:
@@ -565,8 +569,9 @@ cdef int status_line(const char *p, uint32_t n, head_t *h) noexcept nogil:
 
 cdef int parse_response(const char *p, uint32_t n, uint32_t seen, const head_limits_t *limits, head_t *h) noexcept nogil:
     cdef int at
-    if seen and not head_ends(p, n, seen):
-        return HEAD_TOO_LARGE if n >= limits.head else HEAD_NEED_MORE
+    n = within(n, limits)
+    if seen and n < limits.head and not head_ends(p, n, seen):
+        return HEAD_NEED_MORE
     head_clear(h)
     at = status_line(p, n, h)
     if at > 0:
@@ -599,6 +604,7 @@ cdef int parse_trailers(const char *p, uint32_t n, const head_limits_t *limits, 
     cdef int at
     cdef uint32_t i
     cdef field_t *f
+    n = within(n, limits)
     head_clear(h)
     at = parse_fields(p, n, 0, limits, h)
     if at < 0:
