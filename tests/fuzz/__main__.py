@@ -1,4 +1,4 @@
-"""python -m tests.fuzz [--seconds N] [--seed S] [TARGET ...]: all targets, sharing the time, or the named ones.
+"""python -m tests.fuzz [--seconds N] [--seed S] [TARGET ...]: all targets or the named ones.
 
 An input that fails is kept in build/fuzz/; --input FILE tries one again.
 """

@@ -43,7 +43,7 @@ def last_input(name: str) -> bytes:
 
 
 def fuzz(name: str, seed: int, *, times: int | None = None, seconds: float | None = None) -> int:
-    """Try damaged inputs, a number of times or for a time; how many. AssertionError with the input if one fails."""
+    """Try damaged inputs, a number of times or for a time; how many. AssertionError if one fails."""
     target = TARGETS[name]
     rng = random.Random(f"{name} {seed}")
     samples = list(target.samples())

@@ -1,7 +1,7 @@
 """What is fuzzed: from where damage starts, in which ways, and what must hold for any bytes.
 
-A target's check raises AssertionError when something does not hold; its return value says what kind of outcome it
-was. An input with an outcome not seen before is damaged further.
+A target's check raises AssertionError when something does not hold; its return value is the kind of outcome.
+An input with an outcome not seen before is damaged further.
 """
 
 from __future__ import annotations
