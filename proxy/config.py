@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -12,8 +13,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from turnout.proxy.model import Config, Route
+from turnout.proxy.model import Config
 from turnout.proxy.paths import canonical_path
+from turnout.proxy.units import format_size
 
 Location = tuple[int | str, ...]
 
@@ -23,8 +25,24 @@ NOT_YET = {
         "services",
         "health",
     ): "active health checks are not available yet; the breaker and retries act on what requests meet",
+    ("listeners", "protocol", "tcp"): "TCP listeners are not available yet",
+    ("listeners", "protocol", "udp"): "UDP listeners are not available yet",
 }
-"""Keys of the design whose part does not exist yet: said plainly instead of as a typing error."""
+"""Keys (and values) whose part does not exist yet: said plainly instead of as a typing error."""
+KINDS = {
+    "string_type": 'is not a string; write it in quotes, like "text"',
+    "int_type": "is not a whole number",
+    "float_type": "is not a number",
+    "finite_number": "is not a finite number",
+    "bool_type": "is not true or false",
+    "tuple_type": "is not a list; write [ ... ]",
+    "dict_type": "is not a table; write { key = value }",
+    "model_type": "is not a table; write { key = value }",
+}
+"""What a value is not, by pydantic's type of error."""
+SHOWN = 80
+"""Characters of a value that are shown."""
+BOUNDS = {"greater_than_equal": ("ge", "at least"), "less_than_equal": ("le", "at most")}
 
 
 @dataclass(frozen=True)
@@ -69,24 +87,44 @@ def parse(text: str, filename: str) -> Config:
         line = re.search(r"line (\d+)", str(error))
         problem = Problem(filename, "", f"is not TOML: {error}", int(line[1]) if line else None)
         raise ConfigError([problem]) from None
-    found = list(_problems_of_form(raw, text, filename))
+    found = [*_problems_of_form(raw), *_dangling(raw)]
     if found:
-        raise ConfigError(found)
+        raise _error(text, filename, found)
     config = Config.model_validate(raw)
-    found = [_problem(text, filename, where, what) for where, what in _problems_of_sense(config)]
+    found = list(_problems_of_sense(config))
     if found:
-        raise ConfigError(found)
+        raise _error(text, filename, found)
     return config
 
 
-def _problems_of_form(raw: dict[str, Any], text: str, filename: str) -> Iterator[Problem]:
+def _error(text: str, filename: str, found: Iterable[tuple[Location, str]]) -> ConfigError:
+    """With the problems in the order of the file; those without a line last."""
+    problems = [_problem(text, filename, where, what) for where, what in dict.fromkeys(found)]
+    return ConfigError(sorted(problems, key=lambda problem: problem.line or len(text)))
+
+
+def _problems_of_form(raw: dict[str, Any]) -> Iterator[tuple[Location, str]]:
     try:
         Config.model_validate(raw)
     except ValidationError as error:
         for item in error.errors(include_url=False):
-            where = _without_tags(item["loc"], raw)
-            what = NOT_YET.get((str(where[0]), str(where[-1]))) if where else None
-            yield _problem(text, filename, where, what or _explain(item, where))
+            loc = item["loc"][:-1] if item["loc"][-1:] == ("[key]",) else item["loc"]
+            where = _without_tags(loc, raw)
+            yield where, _not_yet(where, raw) or _explain(item, where, _value(raw, where))
+
+
+def _not_yet(where: Location, raw: dict[str, Any]) -> str | None:
+    if len(where) < 3:
+        return None
+    kind, key = str(where[0]), str(where[2])
+    return NOT_YET.get((kind, key)) or NOT_YET.get((kind, key, str(_value(raw, where))))
+
+
+def _value(raw: object, where: Location) -> Any:
+    """What is written there; None for nothing."""
+    for part in where:
+        raw = _item(raw, part)
+    return raw
 
 
 def _without_tags(loc: Location, raw: object) -> Location:
@@ -107,21 +145,50 @@ def _item(table: Any, key: int | str) -> Any:
         return None
 
 
-def _explain(item: Any, where: Location) -> str:
-    kind, value = item["type"], item.get("input")
-    if kind == "extra_forbidden":
-        known = _known_keys(where[:-1])
-        near = difflib.get_close_matches(str(where[-1]), known, n=1)
-        hint = f'; did you mean "{near[0]}"?' if near else f"; known here: {', '.join(known)}"
-        return f"unknown key{hint}"
-    if kind == "missing":
-        return "is missing"
-    message = item["msg"].removeprefix("Value error, ")
-    if kind == "literal_error":
-        return _one_of(value, item["ctx"]["expected"])
-    if isinstance(value, (dict, list, tuple)) or _toml(value) in message:
-        return str(message)
+def _explain(item: Any, where: Location, value: object) -> str:
+    """`item` is pydantic's account of an error, `value` what is written there."""
+    match item["type"]:
+        case "extra_forbidden":
+            known = _known_keys(where[:-1])
+            what = f"unknown key{_hint(str(where[-1]), known, 'known here:')}"
+        case "missing":
+            what = "is missing"
+        case _ if where == ("routes",):
+            what = "is not a list of tables; write [[routes]], in double brackets, above each route"
+        case _ if where == ("proxy", "workers"):
+            what = f'{_toml(value)}: workers is "auto" (one per CPU) or a number from 1 to 64'
+        case kind if kind in KINDS:
+            what = f"{_toml(value)} {KINDS[kind]}"
+        case kind if kind in BOUNDS:
+            what = f"{_toml(value)} must be {_bound(kind, item['ctx'], value)}"
+        case "literal_error":
+            what = _one_of(value, item["ctx"]["expected"])
+        case _:
+            what = _own_words(item["msg"].removeprefix("Value error, "), value)
+    return what
+
+
+def _bound(kind: str, context: dict[str, Any], value: object) -> str:
+    """A bounded value that is written as a string is a size."""
+    key, words = BOUNDS[kind]
+    limit = context[key]
+    if isinstance(value, str):
+        return f"{words} {format_size(limit)}"
+    return f"{words} {limit:g}" if isinstance(limit, float) else f"{words} {limit}"
+
+
+def _own_words(message: str, value: object) -> str:
+    """What a validator of the model says, with the value in front unless it is in there."""
+    if isinstance(value, (dict, list)) or f'"{value}"' in message:
+        return message
     return f"{_toml(value)}: {message}"
+
+
+def _hint(word: str, known: Iterable[str], otherwise: str) -> str:
+    """The nearest known word, or all of them."""
+    words = sorted(known)
+    near = difflib.get_close_matches(word, words, n=1)
+    return f'; did you mean "{near[0]}"?' if near else f"; {otherwise} {', '.join(words) or 'none'}"
 
 
 def _one_of(value: object, expected: str) -> str:
@@ -133,9 +200,15 @@ def _one_of(value: object, expected: str) -> str:
 
 
 def _toml(value: object) -> str:
+    """As it might be written in the file, cut short."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    if isinstance(value, dict):
+        return "{ ... }" if value else "{}"
+    if isinstance(value, list):
+        return "[ ... ]" if value else "[]"
+    text = str(value) if len(str(value)) <= SHOWN else f"{str(value)[:SHOWN]}..."
+    return json.dumps(text, ensure_ascii=False) if isinstance(value, str) else text
 
 
 def _known_keys(where: Location) -> list[str]:
@@ -192,9 +265,9 @@ def _line_of(text: str, where: Location) -> int | None:
     lines = text.splitlines()
     start, names = _table_line(lines, where)
     if start is None:
-        return None
+        return _top_line(lines, str(where[0])) if where else None
     for name in names:
-        pattern = re.compile(rf'(^|[\s{{,.])"?{re.escape(str(name))}"?\s*[=.]')
+        pattern = _key(name)
         for number in range(start, len(lines)):
             if number > start and lines[number].lstrip().startswith("["):
                 break
@@ -204,17 +277,35 @@ def _line_of(text: str, where: Location) -> int | None:
     return start + 1
 
 
+def _key(name: str) -> re.Pattern[str]:
+    return re.compile(rf'(^|[\s{{,.])"?{re.escape(name)}"?\s*[=.]')
+
+
+def _header(names: Iterable[object], end: str) -> re.Pattern[str]:
+    """Of a table or an array of tables."""
+    return re.compile(
+        r"\[{1,2}\s*" + r"\s*\.\s*".join(rf'"?{re.escape(str(name))}"?' for name in names) + end
+    )
+
+
+def _top_line(lines: list[str], name: str) -> int | None:
+    """Of what has no table header of its own: a key above all tables, or the first table inside it."""
+    inside, key = _header([name], r"\s*[.\]]"), _key(name)
+    for number, line in enumerate(lines, 1):
+        if inside.match(line.strip()) or key.match(line.strip()):
+            return number
+    return None
+
+
 def _table_line(lines: list[str], where: Location) -> tuple[int | None, list[str]]:
     """The line of the header of the table that a location is in, and the keys below it."""
     parts = [part for part in where if not isinstance(part, int)]
     if where and where[0] == "routes":
-        headers = [n for n, line in enumerate(lines) if line.strip().startswith("[[routes]]")]
+        headers = [n for n, line in enumerate(lines) if _header(["routes"], r"\s*\]\]").match(line.strip())]
         index = where[1] if len(where) > 1 and isinstance(where[1], int) else 0
         return (headers[index], [str(p) for p in parts[1:]]) if index < len(headers) else (None, [])
     for depth in range(len(parts), 0, -1):
-        header = re.compile(
-            r"\[\s*" + r"\s*\.\s*".join(rf'"?{re.escape(str(p))}"?' for p in parts[:depth]) + r"\s*\]"
-        )
+        header = _header(parts[:depth], r"\s*\]")
         for number, line in enumerate(lines):
             if header.match(line.strip()):
                 return number, [str(p) for p in parts[depth:]]
@@ -228,8 +319,6 @@ def _problems_of_sense(config: Config) -> Iterator[tuple[Location, str]]:
     if not config.routes:
         yield ("routes",), "no route; write a table [[routes]] with a path and a service"
     yield from _same_binds(config)
-    for index, route in enumerate(config.routes):
-        yield from _dangling(config, index, route)
     yield from _same_routes(config)
 
 
@@ -241,13 +330,14 @@ def _same_binds(config: Config) -> Iterator[tuple[Location, str]]:
             yield ("listeners", name, "bind"), f'"{listener.bind}" is bound by {other} already'
 
 
-def _dangling(config: Config, index: int, route: Route) -> Iterator[tuple[Location, str]]:
-    for key, known in (("service", config.services), ("listener", config.listeners)):
-        name = getattr(route, key)
-        if name is not None and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f'; did you mean "{near[0]}"?' if near else f"; there are {', '.join(known) or 'none'}"
-            yield ("routes", index, key), f'no {key} is named "{name}"{hint}'
+def _dangling(raw: dict[str, Any]) -> Iterator[tuple[Location, str]]:
+    """Routes to services and listeners that are not there; `raw` may be wrong in any other way."""
+    routes = raw.get("routes")
+    for index, route in enumerate(routes if isinstance(routes, list) else ()):
+        for key in ("service", "listener"):
+            name, known = _item(route, key), raw.get(f"{key}s", {})
+            if isinstance(name, str) and isinstance(known, dict) and name not in known:
+                yield ("routes", index, key), f'no {key} is named "{name}"{_hint(name, known, "there are")}'
 
 
 def _same_routes(config: Config) -> Iterator[tuple[Location, str]]:

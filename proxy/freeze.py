@@ -145,7 +145,7 @@ class Freezer:
         addresses = self._addresses(config)
         plans = self._plan(config, addresses)
         document = self._document(config, version, addresses, plans)
-        Snapshot(document)  # what workers will do with it, before any of them sees it
+        self._try(document)
         self._enter(config, endpoint_keys(config, addresses), plans, version)
         self.config, self.document = config, document
         return json.dumps(document, separators=(",", ":")).encode()
@@ -250,6 +250,13 @@ class Freezer:
             ),
             self._slots("routes", lambda: self.routes.plan([route_key(route) for route in config.routes])),
         )
+
+    def _try(self, document: Document) -> None:
+        """What workers will do with it, before any of them sees it."""
+        try:
+            Snapshot(document)
+        except ValueError as error:
+            raise self._fail("", f"cannot be made a snapshot: {error}") from None
 
     def _slots(self, where: str, plan: Callable[[], Plan[K]]) -> Plan[K]:
         try:

@@ -9,12 +9,33 @@ import ipaddress
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    field_validator,
+    model_validator,
+)
 
 from turnout.proxy.paths import canonical_path
 from turnout.proxy.units import parse_duration, parse_size
 
+
+def above_zero(ms: int) -> int:
+    if ms == 0:
+        raise ValueError('a time of 0 leaves none; write "off" for no limit')
+    return ms
+
+
+Int = Annotated[int, Strict()]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Bool = Annotated[bool, Strict()]
+Count = Annotated[int, Strict(), Field(ge=0, le=(1 << 31) - 1)]
 Duration = Annotated[int, BeforeValidator(parse_duration)]
+Timeout = Annotated[Duration, AfterValidator(above_zero)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 
 Balance = Literal[
@@ -29,6 +50,8 @@ Balance = Literal[
 
 TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\uffff]*")
+TEXT_MAX = 255
+"""Bytes of a name or an attribute; the snapshot has room for no more."""
 HOST_PATTERN = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
 PATH = re.compile(r"/[\x21-\x22\x24-\x3e\x40-\x7e]*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -57,6 +80,13 @@ def check_name(value: str, what: str) -> str:
     return value
 
 
+def check_table_name(value: str) -> str:
+    return check_name(value, "a name for a listener or service")
+
+
+Name = Annotated[str, AfterValidator(check_table_name)]
+
+
 def check_address(value: str, *, what: str, any_host: bool) -> str:
     """host:port, [IPv6]:port or unix:/path."""
     if value.startswith("unix:"):
@@ -68,6 +98,24 @@ def check_address(value: str, *, what: str, any_host: bool) -> str:
     match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):(\d{1,5})", value)
     if not match or not (any_host or match[1]) or not 1 <= int(match[2]) <= 65535:
         raise ValueError(f'"{value}" is not {what}; write "host:port", "[IPv6]:port" or "unix:/path"')
+    check_number(match[1], value)
+    return value
+
+
+def check_number(host: str, value: str) -> None:
+    """A host that looks like a numeric address must be one."""
+    if not (host.startswith("[") or re.fullmatch(r"[\d.]+", host)):
+        return
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        raise ValueError(f'"{value}" has no valid IP address in it') from None
+
+
+def check_text(value: str, what: str) -> str:
+    """What may stand in one line of a head or a log."""
+    if not HEADER_VALUE.fullmatch(value) or value != value.strip():
+        raise ValueError(f"{what} has a character that may not stand in a header, or blanks around it")
     return value
 
 
@@ -93,18 +141,18 @@ class Table(BaseModel):
 
 class AccessLog(Table):
     path: str = "off"
-    sample: float = Field(default=1.0, ge=0, le=1)
-    slow: Duration = Field(default="1s", validate_default=True)
-    errors: bool = True
+    sample: Number = Field(default=1.0, ge=0, le=1)
+    slow: Timeout = Field(default="1s", validate_default=True)
+    errors: Bool = True
 
 
 class Proxy(Table):
-    workers: int | Literal["auto"] = "auto"
+    workers: Int | Literal["auto"] = "auto"
     grace: Duration = "30s"  # type: ignore[assignment]
     state: str | None = None
-    max_endpoints: int = Field(default=4096, ge=1, le=65536)
-    sticky_table: int = Field(default=65536, ge=1024, le=1 << 24)
-    buffers: Size = "128MB"  # type: ignore[assignment]
+    max_endpoints: Int = Field(default=4096, ge=1, le=65536)
+    sticky_table: Int = Field(default=65536, ge=1024, le=1 << 24)
+    buffers: Size = Field(default="128MB", validate_default=True, ge=1 << 20)
     access_log: AccessLog = AccessLog()
 
     @field_validator("workers")
@@ -133,7 +181,7 @@ def is_local(address: str) -> bool:
 
 class Control(Table):
     listen: str = "127.0.0.1:9900"
-    allow_remote: bool = False
+    allow_remote: Bool = False
 
     @field_validator("listen")
     @classmethod
@@ -151,26 +199,26 @@ class Control(Table):
 
 
 class ListenerTimeouts(Table):
-    header: Duration = "10s"  # type: ignore[assignment]
-    body: Duration = "60s"  # type: ignore[assignment]
-    body_rate: Size = "240B"  # type: ignore[assignment]
-    keepalive: Duration = "75s"  # type: ignore[assignment]
+    header: Timeout = "10s"  # type: ignore[assignment]
+    body: Timeout = "60s"  # type: ignore[assignment]
+    body_rate: Size = Field(default="240B", validate_default=True, le=(1 << 32) - 1)
+    keepalive: Timeout = "75s"  # type: ignore[assignment]
     half_close: Duration = "1s"  # type: ignore[assignment]
 
 
 class ListenerLimits(Table):
-    connections: int = Field(default=0, ge=0)
+    connections: Count = 0
     line: Size = Field(default="8kB", validate_default=True, ge=256, le=16384)
     head: Size = Field(default="32kB", validate_default=True, ge=1024, le=32768)
-    fields: int = Field(default=100, ge=1, le=100)
+    fields: Int = Field(default=100, ge=1, le=100)
     body: Size = "0B"  # type: ignore[assignment]
-    requests: int = Field(default=0, ge=0)
+    requests: Count = 0
 
 
 class Listener(Table):
     bind: str
     protocol: Literal["http"] = "http"
-    backlog: int = Field(default=4096, ge=1, le=65535)
+    backlog: Int = Field(default=4096, ge=1, le=65535)
     timeouts: ListenerTimeouts = ListenerTimeouts()
     limits: ListenerLimits = ListenerLimits()
     trusted: tuple[str, ...] = ()
@@ -196,14 +244,20 @@ class Listener(Table):
 
 class Endpoint(Table):
     address: str
-    weight: int = Field(default=1, ge=0, le=65535)
+    weight: Int = Field(default=1, ge=0, le=65535)
     version: str = "v1"
-    priority: int = Field(default=0, ge=0, le=255)
+    priority: Int = Field(default=0, ge=0, le=255)
 
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        return {"address": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"address": value}
+        if not isinstance(value, dict):
+            raise ValueError(  # noqa: TRY004 - what pydantic takes from validators
+                'an endpoint is "host:port" or a table like { address = "host:port", weight = 2 }'
+            )
+        return value
 
     @field_validator("address")
     @classmethod
@@ -218,13 +272,13 @@ class Endpoint(Table):
 
 class Sticky(Table):
     cookie: str | None = None
-    source: bool = False
-    ttl: Duration = "30m"  # type: ignore[assignment]
-    sliding: bool = True
+    source: Bool = False
+    ttl: Timeout = "30m"  # type: ignore[assignment]
+    sliding: Bool = True
     key: str | None = None
-    http_only: bool = True
+    http_only: Bool = True
     same_site: Literal["Lax", "Strict", "None", "unset"] = "Lax"
-    secure: bool = False
+    secure: Bool = False
     path: str = "/"
     domain: str | None = None
 
@@ -232,21 +286,21 @@ class Sticky(Table):
     def _one_kind(self) -> Self:
         if (self.cookie is None) == (not self.source):
             raise ValueError('say cookie = "NAME" or source = true, one of the two')
-        if self.cookie is not None and not TOKEN.fullmatch(self.cookie):
+        if self.cookie is not None and (not TOKEN.fullmatch(self.cookie) or len(self.cookie) > TEXT_MAX):
             raise ValueError(f'"{self.cookie}" is not a cookie name; use letters, digits, "-" and "_"')
         if self.key is not None and len(self.key) < 16:
             raise ValueError("the signing key needs at least 16 characters")
         if self.same_site == "None" and not self.secure:
             raise ValueError('same_site = "None" is accepted by browsers only with secure = true')
         for text in (self.path, self.domain or ""):
-            if not re.fullmatch(r"[\x21-\x3a\x3c-\x7e]*", text):
+            if not re.fullmatch(r"[\x21-\x3a\x3c-\x7e]*", text) or len(text) > TEXT_MAX:
                 raise ValueError(f'"{text}" may not stand in a cookie attribute')
         return self
 
 
 class Hash(Table):
     key: str = "source"
-    bounded_load: float = Field(default=0, ge=0, le=10)
+    bounded_load: Number = Field(default=0, ge=0, le=10)
 
     @field_validator("key")
     @classmethod
@@ -270,14 +324,14 @@ BreakerCause = Literal["connect", "timeout", "reset"]
 
 
 class Breaker(Table):
-    failures: int = Field(default=5, ge=0, le=255)
-    open: Duration = "60s"  # type: ignore[assignment]
-    open_max: Duration = "10m"  # type: ignore[assignment]
-    jitter: float = Field(default=0.1, ge=0, le=1)
-    probes: int = Field(default=1, ge=1, le=15)
-    successes: int = Field(default=1, ge=1, le=15)
+    failures: Int = Field(default=5, ge=0, le=255)
+    open: Timeout = "60s"  # type: ignore[assignment]
+    open_max: Timeout = "10m"  # type: ignore[assignment]
+    jitter: Number = Field(default=0.1, ge=0, le=1)
+    probes: Int = Field(default=1, ge=1, le=15)
+    successes: Int = Field(default=1, ge=1, le=15)
     on: tuple[str, ...] = ("connect", "timeout", "reset", "502", "503", "504")
-    last: bool = False
+    last: Bool = False
 
     @field_validator("on")
     @classmethod
@@ -286,9 +340,9 @@ class Breaker(Table):
 
 
 class Retries(Table):
-    attempts: int = Field(default=2, ge=0, le=8)
-    budget: float = Field(default=0.2, ge=0, le=1)
-    floor: float = Field(default=10, ge=0, le=10000)
+    attempts: Int = Field(default=2, ge=0, le=8)
+    budget: Number = Field(default=0.2, ge=0, le=1)
+    floor: Number = Field(default=10, ge=0, le=10000)
     on: tuple[str, ...] = ("connect", "stale", "reset", "timeout")
     methods: tuple[str, ...] = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE")
 
@@ -308,28 +362,28 @@ class Retries(Table):
 
 
 class ServiceTimeouts(Table):
-    connect: Duration = "5s"  # type: ignore[assignment]
-    response: Duration = "60s"  # type: ignore[assignment]
-    idle: Duration = "60s"  # type: ignore[assignment]
-    keepalive: Duration = "60s"  # type: ignore[assignment]
+    connect: Timeout = "5s"  # type: ignore[assignment]
+    response: Timeout = "60s"  # type: ignore[assignment]
+    idle: Timeout = "60s"  # type: ignore[assignment]
+    keepalive: Timeout = "60s"  # type: ignore[assignment]
 
 
 class ServiceLimits(Table):
-    connections: int = Field(default=0, ge=0)
-    queue: int = Field(default=512, ge=0)
-    queue_timeout: Duration = "5s"  # type: ignore[assignment]
-    pool: int = Field(default=128, ge=0)
-    requests: int = Field(default=0, ge=0)
+    connections: Count = 0
+    queue: Count = 512
+    queue_timeout: Timeout = "5s"  # type: ignore[assignment]
+    pool: Count = 128
+    requests: Count = 0
 
 
 class Service(Table):
     balance: Balance = "round_robin"
     endpoints: tuple[Endpoint, ...]
-    split: dict[str, float] | None = None
+    split: dict[str, Number] | None = None
     sticky: Sticky | None = None
     hash: Hash = Hash()
     slow_start: Duration | None = None
-    panic: float = Field(default=0.5, ge=0, le=1)
+    panic: Number = Field(default=0.5, ge=0, le=1)
     breaker: Breaker = Breaker()
     timeouts: ServiceTimeouts = ServiceTimeouts()
     retries: Retries = Retries()
@@ -394,17 +448,19 @@ class HeaderEdits(Table):
             if name.lower() in WRITTEN_BY_PROXY:
                 raise ValueError(f'"{name}" is written by the proxy itself and cannot be edited here')
         for name, value in self.set.items():
-            if not HEADER_VALUE.fullmatch(value) or value != value.strip():
-                raise ValueError(
-                    f'the value of "{name}" has a byte that may not stand in a header, or blanks around it'
-                )
+            check_text(value, f'the value of "{name}"')
         return self
 
 
 class Respond(Table):
-    status: int = Field(default=200, ge=200, le=599)
+    status: Int = Field(default=200, ge=200, le=599)
     body: str = ""
     content_type: str = "text/plain; charset=utf-8"
+
+    @field_validator("content_type")
+    @classmethod
+    def _content_type(cls, value: str) -> str:
+        return check_text(value, "the content type")
 
 
 class Redirect(Table):
@@ -423,9 +479,9 @@ class Redirect(Table):
 
 
 class RouteLog(Table):
-    sample: float | None = Field(default=None, ge=0, le=1)
-    slow: Duration | None = None
-    errors: bool | None = None
+    sample: Number | None = Field(default=None, ge=0, le=1)
+    slow: Timeout | None = None
+    errors: Bool | None = None
 
 
 class Route(Table):
@@ -438,11 +494,18 @@ class Route(Table):
     service: str | None = None
     respond: Respond | None = None
     redirect: Redirect | None = None
-    strip_prefix: bool = False
+    strip_prefix: Bool = False
     rewrite: str | None = None
     request_headers: HeaderEdits = HeaderEdits()
     response_headers: HeaderEdits = HeaderEdits()
     log: RouteLog = RouteLog()
+
+    @field_validator("name")
+    @classmethod
+    def _name(cls, value: str | None) -> str | None:
+        if value is not None and not 0 < len(check_text(value, "a route's name").encode()) <= TEXT_MAX:
+            raise ValueError(f"a route's name has 1 to {TEXT_MAX} bytes")
+        return value
 
     @field_validator("path", "rewrite")
     @classmethod
@@ -460,7 +523,7 @@ class Route(Table):
     @field_validator("host")
     @classmethod
     def _host(cls, value: str | None) -> str | None:
-        if value is not None and not HOST_PATTERN.fullmatch(value):
+        if value is not None and (not HOST_PATTERN.fullmatch(value) or len(value) > 253):
             raise ValueError('a host is a name without port, like "api.example.com" or "*.example.com"')
         return value.lower() if value else value
 
@@ -475,9 +538,10 @@ class Route(Table):
     @field_validator("headers")
     @classmethod
     def _headers(cls, value: dict[str, str]) -> dict[str, str]:
-        for name in value:
+        for name, wanted in value.items():
             if not TOKEN.fullmatch(name):
                 raise ValueError(f'"{name}" is not a header name')
+            check_text(wanted, f'the value of "{name}"')
         return value
 
     @model_validator(mode="after")
@@ -493,12 +557,12 @@ class Route(Table):
     @property
     def title(self) -> str:
         """Its name, or what it matches."""
-        return self.name or f"{self.host or '*'}{self.path}"
+        return self.name or f"{self.host or '*'}{self.path}"[:TEXT_MAX]
 
 
 class Config(Table):
     proxy: Proxy = Proxy()
     control: Control = Control()
-    listeners: dict[str, Listener] = {}
-    services: dict[str, Service] = {}
+    listeners: dict[Name, Listener] = {}
+    services: dict[Name, Service] = {}
     routes: tuple[Route, ...] = ()
