@@ -1,0 +1,80 @@
+"""The lists in docs/ are complete: commands, exit codes, the API, metrics, fields of the access log."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+from fakes.supervisor import StandIn
+from prometheus_client.parser import text_string_to_metric_families
+
+from turnout.control.cli import app
+from turnout.control.outcome import Exit
+from turnout.control.server import ControlServer
+from turnout.ext.scoreboard import CAUSES
+from turnout.proxy.metrics import exposition
+
+ROOT = Path(__file__).parents[2]
+
+
+def doc(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+@pytest.fixture(scope="module")
+def supervisor():
+    stand_in = StandIn()
+    yield stand_in
+    stand_in.close()
+
+
+def test_every_command_is_documented():
+    listed = set(re.findall(r"^\| `turnout ([a-z]+)", doc("commands.md"), re.MULTILINE))
+
+    assert listed == set(typer.main.get_command(app).commands)
+
+
+def test_every_exit_code_is_documented():
+    assert set(map(int, re.findall(r"^\| (\d) \|", doc("commands.md"), re.MULTILINE))) == set(Exit)
+
+
+def test_every_route_of_the_api_is_documented(supervisor):
+    listed = set(re.findall(r"^\| `(GET|POST|PUT) (/[^`]*)`", doc("commands.md"), re.MULTILINE))
+    served = {(route.method, route.path.replace(":.+", "")) for route in ControlServer(supervisor)._routes()}
+
+    assert listed == served
+
+
+def documented_metrics() -> dict[str, tuple[str, set[str]]]:
+    """Name as exposed -> type and labels."""
+    rows = re.findall(r"^\| `(turnout_\w+)` \| (\w+) \| ([^|]*)\|", doc("metrics.md"), re.MULTILINE)
+    everywhere = {"service", "version", "endpoint"}
+    return {
+        name: (
+            kind,
+            set(re.findall(r"\w+", labels)) | (everywhere if name.startswith("turnout_endpoint_") else set()),
+        )
+        for name, kind, labels in rows
+    }
+
+
+def test_every_metric_is_documented_with_its_type_and_labels(supervisor):
+    exposed = {}
+    for family in text_string_to_metric_families(exposition(supervisor)[0].decode()):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        exposed[name] = (family.type, labels)
+
+    assert documented_metrics() == exposed
+
+
+def test_every_field_of_the_access_log_is_documented_in_its_order():
+    source = (ROOT / "ext" / "logline.pyx").read_text()
+    written = re.findall(r'put_(?:string|number|ms|key)\(o?&?o?, b"(\w+)"', source)
+    listed = re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \| ", doc("access-log.md"), re.MULTILINE)
+
+    assert sorted(listed) == sorted({"time", *written})
+
+
+def test_every_cause_is_documented():
+    assert tuple(re.findall(r"^\| `(\w+)` \| [^|]+ \|$", doc("access-log.md"), re.MULTILINE)) == CAUSES
