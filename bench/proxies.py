@@ -73,6 +73,7 @@ def turnout(at: Place) -> Start:
     file.write_text(f"""
 [proxy]
 workers = 1
+state = "{at.folder}/state"
 
 [listeners.web]
 bind = "127.0.0.1:{at.port}"
