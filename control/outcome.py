@@ -43,5 +43,5 @@ def failure(error: Exception) -> Exit | None:
             return Exit.FAILED
         case RefusedError():
             complain(str(error))
-            return Exit.FAILED
+            return Exit.USAGE if "problems" in error.problem else Exit.FAILED
     return None
