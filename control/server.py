@@ -17,7 +17,7 @@ from turnout.control.status import StatusReader
 from turnout.ext.scoreboard import SHARE
 from turnout.proxy.config import ConfigError
 from turnout.proxy.errors import UpgradeError
-from turnout.proxy.metrics import exposition
+from turnout.proxy.metrics import Metrics, exposition
 
 if TYPE_CHECKING:
     from turnout.proxy.supervisor import Supervisor
@@ -124,7 +124,8 @@ class ControlServer:
         return web.Response(status=503, text=f"not ready: {self.supervisor.state}\n")
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        body, content_type = exposition(self.supervisor, request.headers.get("Accept", ""))
+        accept = request.headers.get("Accept", "")
+        body, content_type = await asyncio.to_thread(exposition, Metrics(self.supervisor), accept)
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _status(self, _request: web.Request) -> web.Response:

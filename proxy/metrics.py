@@ -32,6 +32,7 @@ from turnout.proxy.families import Column, Histogram, Labels, families, one_of
 from turnout.proxy.freeze import Freezer, groups_of, route_key
 
 STATUSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+Slots = list[tuple[Labels, int]]
 EXPECTED = ("2xx", "3xx", "4xx", "5xx")
 """Statuses whose series exist before the first such answer."""
 
@@ -53,6 +54,14 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
+class Program:
+    started: float
+    ready: bool
+    version: int
+    restarts: int
+
+
+@dataclass(frozen=True)
 class EndpointRow:
     info: EndpointInfo
     totals: EndpointTotals
@@ -69,12 +78,12 @@ def by_status(totals: RequestTotals) -> dict[Labels, float]:
     }
 
 
-SUPERVISOR: tuple[Column[Source], ...] = (
+PROGRAM: tuple[Column[Program], ...] = (
     Column("build_info", "Version of the program.", lambda _: {__version__: 1}, ("version",), gauge=True),
-    Column("start_time_seconds", "When the supervisor started, Unix epoch.", lambda s: s.started, gauge=True),
-    Column("ready", "1 while /readyz answers 200.", lambda s: float(s.ready()), gauge=True),
-    Column("snapshot_version", "Version of the configuration in force.", lambda s: s.version, gauge=True),
-    Column("worker_restarts", "Workers that died and were replaced.", lambda s: s.restarts),
+    Column("start_time_seconds", "When the supervisor started, Unix epoch.", lambda p: p.started, gauge=True),
+    Column("ready", "1 while /readyz answers 200.", lambda p: float(p.ready), gauge=True),
+    Column("snapshot_version", "Version of the configuration in force.", lambda p: p.version, gauge=True),
+    Column("worker_restarts", "Workers that died and were replaced.", lambda p: p.restarts),
 )
 
 WORKER: tuple[Column[WorkerInfo], ...] = (
@@ -226,58 +235,59 @@ ENDPOINT: tuple[Column[EndpointRow] | Histogram[EndpointRow], ...] = (
 
 
 class Metrics(Collector):
-    """One scrape."""
+    """One scrape. What belongs to whom is taken down when it is made, in the supervisor's loop; numbers are
+    read by `collect`, which may run in a thread: with a thousand endpoints it takes its time.
+    """
 
     def __init__(self, source: Source) -> None:
-        self.source = source
         self.board = source.scoreboard
-        self.freezer = source.freezer
+        freezer = source.freezer
+        config = freezer.config
+        self.program = Program(source.started, source.ready(), source.version, source.restarts)
+        self.listeners: Slots = [((name,), slot) for name, slot in freezer.listeners.held.items()]
+        self.services: Slots = [((name,), slot) for name, slot in freezer.services.held.items()]
+        self.routes: Slots = [
+            ((route.title, route.service or ""), freezer.routes.held[route_key(route)])
+            for route in config.routes
+        ]
+        self.versions: Slots = [
+            ((name, version), freezer.groups.held[name, version])
+            for name, service in config.services.items()
+            if service.split is not None
+            for version in groups_of(service)
+        ]
+        self.endpoints: Slots = [
+            ((name, endpoint.version, endpoint.address), slots[endpoint.address])
+            for name, service in config.services.items()
+            if (slots := freezer.endpoint_slots(name))
+            for endpoint in service.endpoints
+        ]
 
     def collect(self) -> Iterator[Metric]:
-        workers = [self.board.worker(number) for number in range(self.board.workers)]
+        board = self.board
+        workers = [board.worker(number) for number in range(board.workers)]
         alive = [((str(worker["worker"]),), worker) for worker in workers if worker["pid"]]
-        listeners = list(self._listeners())
-        yield from families("turnout_", SUPERVISOR, (), [((), self.source)])
+        listeners = [(labels, board.listener_totals(slot)) for labels, slot in self.listeners]
+        routes = [(labels, board.route_totals(slot)) for labels, slot in self.routes]
+        services = [(labels, board.service_totals(slot)) for labels, slot in self.services]
+        versions = [(labels, board.group(slot)) for labels, slot in self.versions]
+        endpoints = [(labels, self._endpoint(slot)) for labels, slot in self.endpoints]
+        yield from families("turnout_", PROGRAM, (), [((), self.program)])
         yield from families("turnout_worker_", WORKER, ("worker",), alive)
         yield from families("turnout_proxy_", OVERHEAD_OF_WORKER, (), [((), worker) for worker in workers])
         yield from families("turnout_listener_", LISTENER, ("listener",), listeners)
         yield from families("turnout_listener_", REQUESTS, ("listener",), listeners)
-        yield from families("turnout_route_", REQUESTS, ("route", "service"), self._routes())
-        yield from families("turnout_service_", SERVICE, ("service",), self._services())
-        yield from families("turnout_version_", VERSION, ("service", "version"), self._versions())
-        yield from families(
-            "turnout_endpoint_", ENDPOINT, ("service", "version", "endpoint"), self._endpoints()
-        )
+        yield from families("turnout_route_", REQUESTS, ("route", "service"), routes)
+        yield from families("turnout_service_", SERVICE, ("service",), services)
+        yield from families("turnout_version_", VERSION, ("service", "version"), versions)
+        yield from families("turnout_endpoint_", ENDPOINT, ("service", "version", "endpoint"), endpoints)
 
-    def _listeners(self) -> Iterator[tuple[Labels, ListenerTotals]]:
-        for name, slot in self.freezer.listeners.held.items():
-            yield (name,), self.board.listener_totals(slot)
-
-    def _routes(self) -> Iterator[tuple[Labels, RequestTotals]]:
-        for route in self.freezer.config.routes:
-            slot = self.freezer.routes.held[route_key(route)]
-            yield (route.title, route.service or ""), self.board.route_totals(slot)
-
-    def _services(self) -> Iterator[tuple[Labels, ServiceTotals]]:
-        for name, slot in self.freezer.services.held.items():
-            yield (name,), self.board.service_totals(slot)
-
-    def _versions(self) -> Iterator[tuple[Labels, GroupInfo]]:
-        for name, service in self.freezer.config.services.items():
-            for version in groups_of(service) if service.split is not None else ():
-                yield (name, version), self.board.group(self.freezer.groups.held[name, version])
-
-    def _endpoints(self) -> Iterator[tuple[Labels, EndpointRow]]:
+    def _endpoint(self, slot: int) -> EndpointRow:
         board = self.board
-        for name, service in self.freezer.config.services.items():
-            slots = self.freezer.endpoint_slots(name)
-            for endpoint in service.endpoints:
-                slot = slots[endpoint.address]
-                row = EndpointRow(board.endpoint(slot), board.endpoint_totals(slot), board.breaker(slot))
-                yield (name, endpoint.version, endpoint.address), row
+        return EndpointRow(board.endpoint(slot), board.endpoint_totals(slot), board.breaker(slot))
 
 
-def exposition(source: Source, accept: str = "") -> tuple[bytes, str]:
+def exposition(metrics: Metrics, accept: str = "") -> tuple[bytes, str]:
     """The body of /metrics in the format that an Accept field asks for, and its content type."""
     encode, content_type = choose_encoder(accept)
-    return encode(Metrics(source)), content_type
+    return encode(metrics), content_type

@@ -12,7 +12,7 @@ from turnout.control.cli import app
 from turnout.control.outcome import Exit
 from turnout.control.server import ControlServer
 from turnout.ext.scoreboard import CAUSES
-from turnout.proxy.metrics import exposition
+from turnout.proxy.metrics import Metrics, exposition
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +60,7 @@ def documented_metrics() -> dict[str, tuple[str, set[str]]]:
 
 def test_every_metric_is_documented_with_its_type_and_labels(supervisor):
     exposed = {}
-    for family in text_string_to_metric_families(exposition(supervisor)[0].decode()):
+    for family in text_string_to_metric_families(exposition(Metrics(supervisor))[0].decode()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         exposed[name] = (family.type, labels)

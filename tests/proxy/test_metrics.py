@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from turnout.ext.scoreboard import _hist_bucket
 from turnout.proxy.buckets import EDGES, LATENCY, OVERHEAD, classic, quantile
-from turnout.proxy.metrics import exposition
+from turnout.proxy.metrics import Metrics, exposition
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def supervisor():
 def scrape(source) -> dict[tuple[str, frozenset], float]:
     """Every series, by name and labels. Fails when one stands there twice."""
     out: dict[tuple[str, frozenset], float] = {}
-    for family in text_string_to_metric_families(exposition(source)[0].decode()):
+    for family in text_string_to_metric_families(exposition(Metrics(source))[0].decode()):
         for sample in family.samples:
             key = (sample.name, frozenset(sample.labels.items()))
             assert key not in out
@@ -74,7 +74,7 @@ def test_routes_that_cannot_be_told_apart_are_one_series(supervisor):
 
 
 def test_names_follow_the_conventions_of_prometheus(supervisor):
-    for family in text_string_to_metric_families(exposition(supervisor)[0].decode()):
+    for family in text_string_to_metric_families(exposition(Metrics(supervisor))[0].decode()):
         assert family.name.startswith("turnout_")
         assert family.documentation.endswith(".")
         if family.type == "counter":
