@@ -173,9 +173,9 @@ cdef struct endpoint_t:
     conn_t *idle_last
     uint32_t n_idle
     uint32_t n_open
+    uint8_t address[110]      # struct sockaddr; the fields before it keep it aligned
     uint16_t address_len
     uint8_t gone              # 1: not in the snapshot any more; connections close when they finish
-    uint8_t address[110]      # struct sockaddr
 
 # A worker's side of one service, by scoreboard slot.
 cdef struct service_state_t:

@@ -5,18 +5,39 @@ from fakes.engine_process import Proxy
 from fakes.origin import Origin
 
 
+class Shared:
+    """One engine for the tests of a module; a new one when it has crashed, so that only one test fails for it."""
+
+    def __init__(self) -> None:
+        self.proxy: Proxy | None = None
+
+    def get(self) -> Proxy:
+        if self.proxy is None:
+            self.proxy = Proxy()
+        return self.proxy
+
+    def close(self) -> None:
+        if self.proxy is not None:
+            proxy, self.proxy = self.proxy, None
+            proxy.close()
+
+
 @pytest.fixture(scope="module")
-def engine_process() -> Iterator[Proxy]:
-    """One engine for all tests of a module."""
-    with Proxy() as proxy:
-        yield proxy
+def shared_engine() -> Iterator[Shared]:
+    shared = Shared()
+    yield shared
+    shared.close()
 
 
 @pytest.fixture
-def proxy(engine_process: Proxy) -> Iterator[Proxy]:
+def proxy(shared_engine: Shared) -> Iterator[Proxy]:
     """The module's engine, which must have let go of everything when the test is over."""
-    yield engine_process
-    engine_process.rest()
+    yield shared_engine.get()
+    try:
+        shared_engine.get().rest()
+    except BaseException:
+        shared_engine.close()
+        raise
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def test_a_gibibyte_each_way_leaves_memory_as_it_was(proxy, origin, tmp_path):
     assert client.silent()
 
 
-def test_many_slow_readers_cost_a_bounded_amount_of_memory(engine_process):
+def test_many_slow_readers_cost_a_bounded_amount_of_memory():
     """Each holds at most one buffer, and all together no more large ones than the engine is given."""
     body = bytes(4 * MB)
     with Proxy(large_bytes=8 * MB) as proxy, Origin(answering(body)) as origin:
