@@ -389,7 +389,9 @@ cdef void exchange_event(core_t *core, exch_t *x) noexcept nogil:
         return
     if x.state == XS_QUEUED:
         # Woken because there may be room; whoever is not first only had bytes of its body come in.
-        if core.services[x.service.slot].queue == x:
+        if c.flags & CF_PEER_SHUT and x.listener.half_close_ms == 0:
+            upstream_asked(core, x)
+        elif core.services[x.service.slot].queue == x:
             upstream_begin(core, x)
         return
     if x.state == XS_LOCAL:

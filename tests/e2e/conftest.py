@@ -6,7 +6,7 @@ from fakes.origin import Origin
 
 
 class Shared:
-    """One engine for the tests of a module; a new one when it has crashed, so that only one test fails for it."""
+    """One engine for the tests of a module; a new one after a failure: one test alone fails for it."""
 
     def __init__(self) -> None:
         self.proxy: Proxy | None = None

@@ -130,6 +130,28 @@ def test_a_client_that_leaves_while_it_waits_does_not_hold_up_those_behind_it(pr
     assert clients[1].answer().body == b"2"
 
 
+def test_a_half_closed_client_that_is_taken_to_have_left_gives_up_its_place(proxy, origin):
+    served = proxy.serve(
+        origin,
+        service={"connections": 1, "queue": 1, "queue_ms": 60000},
+        listener={"half_close_ms": 0},
+    )
+    first, second, third = (proxy.client() for _ in range(3))
+    first.send(request("/0"))
+    upstream = origin.accept()
+    upstream.request()
+    second.send(request("/1"))
+    assert eventually(lambda: waiting(served) == 1)
+    second.finish()
+    assert second.is_cut()
+    third.send(request("/2"))
+    upstream.send(response(200, body=b"0"))
+
+    assert upstream.request().target == "/2"
+    upstream.send(response(200, body=b"2"))
+    assert third.answer().body == b"2"
+
+
 def test_a_half_closed_client_at_the_head_of_the_queue_is_served(proxy, origin):
     served, first, upstream = occupied(proxy, origin)
     (client,) = queue_up(proxy, served, 1)

@@ -12,7 +12,7 @@ import pytest
 from fakes.client import Client
 from fakes.documents import breaker, retry
 from fakes.engine_process import Proxy, eventually
-from fakes.origin import Origin, answering
+from fakes.origin import Blackhole, Origin, answering
 from fakes.wire import chunks, request, response
 
 MB = 1 << 20
@@ -239,6 +239,98 @@ def test_an_endpoint_that_closes_idle_connections_at_random_costs_no_request(pro
         connects = sum(served.endpoint(n)["connects"] for n in range(2))
         assert connects > 50
         assert served.breaker(0)["failures"] == served.breaker(1)["failures"] == 0
+
+
+# ---- stopping ---------------------------------------------------------------------------------------
+
+
+def undecided(conn) -> None:
+    """Answers "/idle", begins to answer "/stream", and leaves everything else as it is."""
+    while True:
+        target = conn.request_head().target
+        if target == "/idle":
+            conn.send(response(200, body=b"x"))
+            continue
+        if target == "/stream":
+            conn.send(response(200, "Content-Length: 100000000", body=None) + b"x" * MB)
+        conn.rest()
+
+
+def in_every_state(proxy: Proxy, origin: Origin, hole: Blackhole) -> int:
+    """Clients in every state that a connection can be in; how many of them have a request."""
+    one = {"connections": 1, "queue": 10, "queue_ms": 60000}
+    proxy.serve_many(
+        {"app": ([origin], {}), "hole": ([hole], {}), "one": ([hole], one)},
+        [
+            {},
+            {"path": "/hole", "service": "hole"},
+            {"path": "/one", "service": "one"},
+            {"path": "/large", "action": "respond", "status": 200, "body": "x" * (8 * MB)},
+        ],
+    )
+    proxy.client()
+    proxy.client().send(b"GET / HT")
+    proxy.client().ask("/idle")
+    proxy.client().send(b"rubbish\r\n\r\n")  # answered, and waited for to close
+    busy = [
+        request("/hole"),
+        request("/hole", method="POST", body=b"x" * 1000),
+        request("/one"),
+        request("/one"),
+        request("/one", "Content-Length: 10", method="POST") + b"half",
+        request("/large"),
+        request("/waiting"),
+        request("/sending", "Content-Length: 10000000", method="POST") + b"x" * 100_000,
+        request("/trailers", "Transfer-Encoding: chunked", method="POST") + b"5\r\nabcde\r\n0\r\nX: 1\r\n",
+        request("/1") + request("/2") + request("/3"),
+        request("/stream"),
+        request("/stream", "Content-Length: 10", method="POST") + b"half",
+    ]
+    for sent in busy:
+        proxy.client(receive_buffer=4096).send(sent)
+    assert eventually(lambda: proxy.counts("clients_active") == len(busy))
+    return len(busy)
+
+
+def test_everything_can_be_cut_in_whatever_state_it_is(proxy):
+    with Blackhole() as hole, Origin(undecided) as origin:
+        n = in_every_state(proxy, origin, hole)
+        clients = list(proxy.opened)
+
+        assert proxy.workers[0].ask("abort") == n
+        assert all(client.is_cut() for client in clients)
+        assert proxy.counts("clients") == 0
+        by_cause = [sum(row[cause] for row in proxy.listener()["requests"]) for cause in ("proxy", "client")]
+        assert by_cause == [n, 1]
+
+
+def test_an_engine_that_is_closed_gives_everything_back_in_whatever_state_it_is():
+    """What it did not give back would be an error of its process."""
+    with Blackhole() as hole, Origin(undecided) as origin, Proxy() as proxy:
+        in_every_state(proxy, origin, hole)
+        clients = list(proxy.opened)
+        proxy.workers[0].close()
+
+        assert all(client.is_cut() for client in clients)
+        proxy.workers.clear()
+
+
+def test_a_draining_engine_ends_what_it_has():
+    with Origin() as origin, Proxy() as own:
+        own.serve(origin)
+        busy, idle = own.client(), own.client()
+        busy.send(request("/1"))
+        upstream = origin.accept()
+        upstream.request()
+        own.workers[0].ask("drain")
+        upstream.send(response(200, body=b"whole"))
+        answer = busy.answer()
+
+        assert (answer.body, answer.get("connection")) == (b"whole", "close")
+        assert busy.at_end()
+        assert idle.at_end()
+        assert upstream.ended()
+        own.rest()
 
 
 # ---- everything at once -----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from fakes.engine_process import Proxy
 from fakes.origin import Origin, answering
 from fakes.wire import chunks, request, response
 
@@ -678,10 +679,16 @@ def test_routes_choose_by_host_path_method_and_field(proxy):
         assert client.ask("/v2", host="api.example").body == b"any"
 
 
-def test_each_listener_has_its_own_routes(proxy):
-    proxy.serve_many({}, [{"action": "respond", "status": 200, "body": "x", "listeners": [0]}])
+def test_each_listener_has_its_own_routes_and_limits():
+    rows = [{"action": "respond", "status": 200, "body": f"{n}", "listeners": [n]} for n in range(2)]
+    with Proxy(listeners=2) as two:
+        two.serve_many({}, rows, listeners=[{}, {"line_max": 300}])
+        long = "/" + "a" * 400
 
-    assert proxy.client().ask("/").status == 200
+        assert [two.client(n).ask("/").body for n in range(2)] == [b"0", b"1"]
+        assert [two.client(n).ask(long).status for n in range(2)] == [200, 414]
+        assert [two.listener(n)["requests"][2]["none"] for n in range(2)] == [2, 1]
+        two.rest()
 
 
 def test_an_endpoint_may_be_a_unix_socket(proxy, tmp_path):

@@ -349,6 +349,8 @@ class Proxy:
         self.records()
 
     def close(self) -> None:
+        for client in self.opened:
+            client.close()
         for group in self.sockets:
             for sock in group:
                 sock.close()
