@@ -78,7 +78,8 @@ class Origin:
         """The next connection of the proxy."""
         sock, _ = self.listener.accept()
         if self.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(OSError):  # it may be gone already
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         conn = Upstream(sock)
         self.connections.append(conn)
         return conn
@@ -117,8 +118,8 @@ class Origin:
 
     def _connection(self, conn: Upstream) -> None:
         assert self.handler is not None
-        conn.sock.settimeout(60)
         try:
+            conn.sock.settimeout(60)
             self.handler(conn)
         except (Closed, OSError):
             pass
