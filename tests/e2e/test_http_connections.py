@@ -3,10 +3,11 @@
 import contextlib
 import socket
 import threading
+from collections.abc import Iterator
 
 import pytest
 from fakes.documents import retry
-from fakes.engine_process import eventually
+from fakes.engine_process import Proxy, eventually
 from fakes.origin import Origin, answering
 from fakes.wire import chunks, request, response
 
@@ -387,11 +388,19 @@ def test_both_directions_flow_at_once(proxy, origin):
     assert client.answer().body == b"next"
 
 
-def test_a_long_body_goes_on_after_the_answer_has_begun(proxy, origin):
+@pytest.fixture(scope="module")
+def small_steps() -> Iterator[Proxy]:
+    """An engine with small buffers only: its turns end where large ones would still wait for the socket."""
+    with Proxy(large_bytes=0) as proxy:
+        yield proxy
+
+
+def test_a_long_body_goes_on_after_the_answer_has_begun(small_steps, origin):
     """The endpoint's answer starts first; the body is then more than one turn of the loop moves."""
+    proxy = small_steps
     proxy.serve(origin)
     client = proxy.client()
-    n = 48 * MB
+    n = 8 * MB
     client.send(request("/", f"Content-Length: {n}", method="POST"))
     upstream = origin.accept()
     upstream.request_head()
@@ -405,6 +414,7 @@ def test_a_long_body_goes_on_after_the_answer_has_begun(proxy, origin):
     upstream.send(b"0\r\n\r\n")
 
     assert client.chunk() == b""
+    proxy.rest()
 
 
 # ---- back-pressure -------------------------------------------------------------------------------
@@ -468,7 +478,8 @@ def test_a_client_that_reads_slowly_gets_all_of_a_large_answer(proxy):
             assert client.exactly(int(head.get("content-length"))) == body
 
 
-def test_a_busy_download_does_not_keep_others_waiting(proxy, origin):
+def test_a_busy_download_does_not_keep_others_waiting(small_steps, origin):
+    proxy = small_steps
     with Origin(answering("quick")) as quick:
         proxy.serve_many(
             {"bulk": ([origin], {}), "quick": ([quick], {})}, [{"path": "/bulk"}, {"service": "quick"}]
@@ -502,6 +513,7 @@ def test_a_busy_download_does_not_keep_others_waiting(proxy, origin):
             thread.join()
 
         assert answers == [b"quick"] * 20
+        proxy.rest()
 
 
 def test_the_first_event_of_a_stream_is_not_held_back(proxy, origin):
