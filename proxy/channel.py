@@ -7,6 +7,7 @@ head's "fds" says how many belong to it.
 
 from __future__ import annotations
 
+import array
 import asyncio
 import json
 import os
@@ -161,7 +162,7 @@ class Channel:
     def _readable(self) -> bool:
         """Receive some; whether there was any."""
         try:
-            data, fds, _, _ = socket.recv_fds(self.sock, READ_BYTES, FDS_MAX + 3, socket.MSG_CMSG_CLOEXEC)
+            data, fds = _receive(self.sock)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
@@ -209,6 +210,17 @@ class Channel:
             _close_all(fds)
         self._out.clear()
         self._queued = 0
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """socket.recv_fds ignores its flags in Python 3.11."""
+    room = socket.CMSG_SPACE((FDS_MAX + 3) * struct.calcsize("i"))
+    data, ancillary, _, _ = sock.recvmsg(READ_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, payload in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    return data, list(fds)
 
 
 def _close_all(fds: Sequence[int]) -> None:

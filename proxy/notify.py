@@ -11,6 +11,8 @@ from collections.abc import MutableMapping
 from turnout.proxy.sockets import Listening, Offers, key_of_socket
 
 FIRST_FD = 3
+SEND_S = 0.5
+"""For a manager whose queue is full; a datagram socket holds no more than a few."""
 
 
 class Notifier:
@@ -25,7 +27,7 @@ class Notifier:
         if not self.address:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
+            sock.settimeout(SEND_S)
             sock.sendto("\n".join(lines).encode(), self.address)
 
     def ready(self, status: str) -> None:

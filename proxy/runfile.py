@@ -1,12 +1,13 @@
-"""Who runs: the supervisor's and its workers' processes, for the supervisor that comes after a killed one."""
+"""Who runs, and what was set at run time: for the supervisor that comes after a killed one."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 NAME = "run.json"
 
@@ -27,6 +28,7 @@ class Run:
     supervisor: Process
     workers: tuple[tuple[Process, str], ...]
     """Each with the name of its socket in the folder of the run file."""
+    runtime: dict[str, Any] = field(default_factory=dict)
 
 
 def started_at(pid: int) -> int | None:
@@ -57,7 +59,7 @@ def read(directory: Path) -> Run | None:
     try:
         raw = json.loads((directory / NAME).read_text())
         workers = tuple((Process(**worker), str(name)) for worker, name in raw["workers"])
-        return Run(Process(**raw["supervisor"]), workers)
+        return Run(Process(**raw["supervisor"]), workers, dict(raw["runtime"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

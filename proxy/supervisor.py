@@ -30,6 +30,7 @@ from turnout.proxy.freeze import Freezer
 from turnout.proxy.model import Config
 from turnout.proxy.names import Names
 from turnout.proxy.process import WorkerProcess
+from turnout.proxy.runtime import Runtime
 from turnout.proxy.sockets import (
     BindError,
     Failure,
@@ -54,6 +55,7 @@ CUT_OFF = 3
 BAD_CONFIG = 2
 """Exit code of the program for a file that does not validate."""
 LOOK_S = 0.05
+NOTE_S = 0.1
 CONTROL_BACKLOG = 128
 FIXED = (
     ("proxy", "max_endpoints"),
@@ -104,7 +106,6 @@ class Supervisor:
         self.version = 0
         self.state: Literal["starting", "serving", "draining"] = "starting"
         self.started = time.time()
-        self.splits: dict[str, dict[str, float]] = {}
         self.pace = pace or Pace()
         self._make_control = control
         self._control: ControlListener | None = None
@@ -115,6 +116,7 @@ class Supervisor:
         self._keys: dict[str, str] = {}
         self._handed_over = False
         self._log_fd = -1
+        self._noting: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # ---- from start to end -------------------------------------------------------------------------------
@@ -129,12 +131,15 @@ class Supervisor:
         left = handover.take()
         self._install_signals()
         try:
-            await self._start(left)
+            started = await self._start_unless_stopped(left)
         except (StartError, ConfigError) as error:
             if left is not None:
                 left.answer(error=str(error))
             await self._give_up()
             raise
+        if not started:
+            await self._give_up()
+            return 0
         self._serving(left)
         await self._stop.wait()
         return await self._end()
@@ -173,6 +178,17 @@ class Supervisor:
 
     # ---- start -------------------------------------------------------------------------------------------
 
+    async def _start_unless_stopped(self, left: handover.Handover | None) -> bool:
+        start, stop = asyncio.create_task(self._start(left)), asyncio.create_task(self._stop.wait())
+        await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if start.done():
+            start.result()
+            return True
+        start.cancel()
+        await asyncio.wait({start})
+        return False
+
     async def _start(self, left: handover.Handover | None) -> None:
         workers = _workers(self.config)
         self._check_descriptors(workers)
@@ -181,6 +197,8 @@ class Supervisor:
         self._lock = left.lock if left else self._take_lock(directory)
         self.scoreboard = _scoreboard(self.config, workers)
         self.freezer = Freezer(self.scoreboard, directory, file=str(self.file), resolver=self._names)
+        self.runtime = Runtime(self.freezer, self.scoreboard)
+        former_run = runfile.read(directory)
         self.crew = Crew(self.scoreboard, directory, self.pace, self._note_run)
         former, offers = await self._offers(left, directory)
         self._sockets = ListeningSet(offers)
@@ -189,6 +207,8 @@ class Supervisor:
         document = self.freezer.freeze(self.config, 1)
         self._commit(opening)
         self._in_force(1, self.config, opening)
+        if left is not None or former:
+            self.runtime.restore(left.runtime if left else former_run.runtime if former_run else {})
         await self.crew.start(workers, self._orders(document))
         self.freezer.release(1)
         await self._start_control()
@@ -219,7 +239,7 @@ class Supervisor:
         if left is not None:
             return [], left.offers()
         former, offers = await takeover.take_over(self.crew, directory)
-        return former, passed | offers
+        return former, _merged(passed, offers)
 
     def _open_all(self, left: handover.Handover | None, workers: int) -> Opening:
         """Listeners, control listener and access log. Raises StartError with all that fails."""
@@ -276,7 +296,11 @@ class Supervisor:
             close_all(unused)
             return
         self._background(self._send_home(former, [item for item in unused if not item.shared]))
-        close_all(item for item in unused if item.shared)
+        for item in [item for item in unused if item.shared]:
+            log.warning(
+                "a socket of the service manager is used by no listener", extra={"fields": {"at": item.key}}
+            )
+            item.sock.close()
 
     async def _send_home(self, former: list[WorkerProcess], unused: list[Listening]) -> None:
         await self._finish(unused)
@@ -306,10 +330,19 @@ class Supervisor:
             self._loop.call_later(self._notifier.watchdog_s, self._sign_of_life)
 
     def _note_run(self) -> None:
-        """Who is to be found by the next supervisor."""
+        """Who and what is to be found by the next supervisor."""
+        if self._noting is not None:
+            self._noting.cancel()
+            self._noting = None
         if self.state == "serving" and not self._handed_over:
             workers = tuple((runfile.process(p.pid), p.heirs) for p in self.crew.processes() if p.heirs)
-            runfile.write(self._directory, runfile.Run(runfile.process(os.getpid()), workers))
+            run = runfile.Run(runfile.process(os.getpid()), workers, self.runtime.export())
+            runfile.write(self._directory, run)
+
+    def _note_run_soon(self) -> None:
+        """Once for many changes that come together."""
+        if self._noting is None:
+            self._noting = self._loop.call_later(NOTE_S, self._note_run)
 
     # ---- configuration -----------------------------------------------------------------------------------
 
@@ -318,19 +351,23 @@ class Supervisor:
         ConfigError, and changes nothing then.
         """
         async with self._changing:
-            if self.state != "serving":
-                raise self._problem("", f"the proxy is {self.state}")
-            self._notifier.reloading()
             try:
-                version = await self._reload()
+                if self.state != "serving":
+                    raise self._problem("", f"the proxy is {self.state}")
+                version = await self._reload_announced()
             except ConfigError as error:
                 for problem in error.problems:
                     log.error("reload refused, nothing has changed: %s", problem)  # noqa: TRY400
                 raise
-            finally:
-                self._notifier.ready(f"serving, snapshot {self.version}")
             log.info("reloaded", extra={"fields": {"snapshot": version}})
             return version
+
+    async def _reload_announced(self) -> int:
+        self._notifier.reloading()
+        try:
+            return await self._reload()
+        finally:
+            self._notifier.ready(f"serving, snapshot {self.version}")
 
     async def _reload(self) -> int:
         config = await asyncio.to_thread(load, self.file)
@@ -346,7 +383,7 @@ class Supervisor:
         except ConfigError:
             opening.cancel()
             raise
-        self.freezer.apply_shares(self.splits)
+        self.runtime.reloaded()
         await self._put_in_force(config, opening, document, log_fd)
         return self.version
 
@@ -455,19 +492,21 @@ class Supervisor:
 
     async def set_split(self, service: str, shares: dict[str, float]) -> dict[str, int]:
         """As Freezer.set_split; kept over reloads until the file says something new."""
-        stored = self.freezer.set_split(service, shares)
-        self.splits[service] = dict(shares)
+        stored = self.runtime.set_split(service, shares)
+        self._note_run_soon()
         return stored
 
     def set_weight(self, service: str, address: str, weight: int) -> None:
         """Of an endpoint, named as in the file; kept until the file says something new. KeyError for one that
         does not exist, ValueError for a weight that is none.
         """
-        self.scoreboard.set_weight(self.freezer.endpoint_slots(service)[address], weight)
+        self.runtime.set_weight(service, address, weight)
+        self._note_run_soon()
 
     def set_admin(self, service: str, address: str, admin: Admin) -> None:
         """As set_weight."""
-        self.scoreboard.set_admin(self.freezer.endpoint_slots(service)[address], admin)
+        self.runtime.set_admin(service, address, admin)
+        self._note_run_soon()
 
     def reopen_logs(self) -> None:
         """Open the access log anew, after it was moved away."""
@@ -566,6 +605,7 @@ class Supervisor:
             None if control is None else (control.key, control.fd, control.shared),
             self._lock,
             ready,
+            self.runtime.export(),
         )
 
     def _hand_over(self, pid: int, unused: list[str]) -> None:
@@ -617,6 +657,18 @@ class Supervisor:
             Path(item.key[5:]).unlink(missing_ok=True)
         if not self._handed_over:
             runfile.remove(self._directory)
+
+
+def _merged(passed: Offers, offers: Offers) -> Offers:
+    """What the service manager passes and workers of a killed supervisor have too is the manager's."""
+    for key, items in passed.items():
+        for item in offers.get(key, []):
+            item.shared = True
+        if key not in offers:
+            offers[key] = items
+        else:
+            close_all(items)
+    return offers
 
 
 def _workers(config: Config) -> int:

@@ -104,7 +104,7 @@ async def test_a_unix_socket_is_served_and_its_name_goes_with_the_proxy(tmp_path
 
 
 class Manager:
-    """The receiving end of sd_notify."""
+    """The receiving end of sd_notify; it listens as long as the block lasts."""
 
     def __init__(self, path) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -112,26 +112,28 @@ class Manager:
         self.sock.setblocking(False)
         self.heard: list[str] = []
 
-    def listen(self) -> list[str]:
-        while True:
-            try:
-                self.heard += self.sock.recv(65536).decode().splitlines()
-            except BlockingIOError:
-                return self.heard
+    async def __aenter__(self) -> "Manager":
+        asyncio.get_running_loop().add_reader(self.sock, self._hear)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_reader(self.sock)
+        self.sock.close()
+
+    def _hear(self) -> None:
+        self.heard += self.sock.recv(65536).decode().splitlines()
 
     async def hears(self, line: str, times: int = 1) -> None:
-        await until(lambda: self.listen().count(line) >= times)
-
-
-@pytest.fixture
-def manager(tmp_path):
-    out = Manager(tmp_path / "notify.sock")
-    yield out
-    out.sock.close()
+        await until(lambda: self.heard.count(line) >= times)
 
 
 @scenario
-async def test_a_service_manager_is_told_of_every_turn(tmp_path, manager):
+async def test_a_service_manager_is_told_of_every_turn(tmp_path):
+    async with Manager(tmp_path / "notify.sock") as manager:
+        await told_of_every_turn(tmp_path, manager)
+
+
+async def told_of_every_turn(tmp_path, manager: Manager) -> None:
     port = free_port()
     environ = {"NOTIFY_SOCKET": str(tmp_path / "notify.sock"), "WATCHDOG_USEC": "200000"}
     async with Origin() as origin, turnout(tmp_path, config(port, origin.address), **environ) as proxy:
@@ -147,7 +149,7 @@ async def test_a_service_manager_is_told_of_every_turn(tmp_path, manager):
         await proxy.serving(2)
         await manager.hears(f"MAINPID={proxy.supervisor}")
         await proxy.exit_code()
-        assert "STOPPING=1" not in manager.listen()
+        assert "STOPPING=1" not in manager.heard
         proxy.signal(signal.SIGTERM)
         await manager.hears("STOPPING=1")
         await until(lambda: not proxy.processes())
