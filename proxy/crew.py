@@ -236,6 +236,10 @@ class Crew:
             self._spare.channel.send(Message("quit"))
             self._spare = None
 
+    def put_away(self) -> None:
+        """After the last process is gone."""
+        os.close(self._heirs)
+
     def processes(self) -> list[WorkerProcess]:
         """All that have a task, those on their way out included."""
         return [seat.process for seat in self.seats if seat.process is not None] + list(self.leaving)

@@ -116,6 +116,7 @@ class Supervisor:
         self._keys: dict[str, str] = {}
         self._handed_over = False
         self._log_fd = -1
+        self._lock = -1
         self._noting: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -312,9 +313,7 @@ class Supervisor:
             for process in self.crew.leaving.copy():
                 self.crew.let_go(process)
             await self.crew.quit()
-            close_all(self._sockets.take_offers())
-        if self._control_socket is not None:
-            self._control_socket.sock.close()
+        self._put_away()
 
     def _serving(self, left: handover.Handover | None) -> None:
         self.state = "serving"
@@ -615,6 +614,7 @@ class Supervisor:
         for item in self._sockets.all():
             item.shared = item.shared or item.key not in unused
         os.close(self._lock)
+        self._lock = -1
         self._stop.set()
 
     # ---- end ---------------------------------------------------------------------------------------------
@@ -636,6 +636,8 @@ class Supervisor:
             await self.crew.quit()
         quit_at_once.cancel()
         await self._close_control()
+        if not self._handed_over:
+            runfile.remove(self._directory)
         self._put_away()
         log.info("ended", extra={"fields": {"requests_cut": self.crew.cut}})
         return CUT_OFF if self.crew.cut else 0
@@ -652,11 +654,18 @@ class Supervisor:
             await control.close()
 
     def _put_away(self) -> None:
-        item = self._control_socket
-        if item is not None and item.key.startswith("unix:") and not (self._handed_over or item.shared):
-            Path(item.key[5:]).unlink(missing_ok=True)
-        if not self._handed_over:
-            runfile.remove(self._directory)
+        """Close what is still open. The lock goes last: the next supervisor may start."""
+        control = self._control_socket
+        if control is not None:
+            control.sock.close()
+            if control.key.startswith("unix:") and not (self._handed_over or control.shared):
+                Path(control.key[5:]).unlink(missing_ok=True)
+        close_all([*self._sockets.all(), *self._sockets.take_offers()])
+        if hasattr(self, "crew"):
+            self.crew.put_away()
+        for fd in (self._log_fd, self._lock):
+            if fd >= 0:
+                os.close(fd)
 
 
 def _merged(passed: Offers, offers: Offers) -> Offers:
