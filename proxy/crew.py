@@ -8,6 +8,7 @@ the others accept on its sockets.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -86,6 +87,7 @@ class Crew:
         self.leaving: set[WorkerProcess] = set()
         self.cut = 0  # exchanges that workers cut at the end of their drains
         self.closing = False  # nobody is replaced any more
+        self.keep = False  # workers go on when this process dies
         self._orders: Orders | None = None
         self._heirs = os.open(heirs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._on_change = on_change
@@ -137,6 +139,14 @@ class Crew:
         """Of those on their way out, the ones that share our scoreboard."""
         return [process for process in self.leaving if process.worker >= 0]
 
+    def establish(self) -> None:
+        """From now on workers go on when this process dies. Before, another supervisor may be serving, whose
+        workers these must not stay beside.
+        """
+        self.keep = True
+        for process in self.processes():
+            process.channel.send(Message("keep"))
+
     def give_log(self, fd: int) -> None:
         self.orders.log_fd = fd
         for process in self.processes():
@@ -156,7 +166,11 @@ class Crew:
         self._share_out()
 
     def all_at(self, version: int) -> bool:
-        """Whether everybody has this snapshot or a newer one. Who pauses gets it when it starts."""
+        """Whether everybody has this snapshot or a newer one. Who pauses gets it when it starts, and at the
+        end nobody needs one.
+        """
+        if self.closing:
+            return True
         seated = all(
             seat.down or (seat.process is not None and seat.process.acked >= version) for seat in self.seats
         )
@@ -274,16 +288,30 @@ class Crew:
             return
         if any(process.worker == seat.worker for process in self.leaving):
             return  # its slab is still in use: _ended comes back here
-        process, self._spare = self._spare or self._spawn(), None
-        seat.process, process.worker = process, seat.worker
+        try:
+            process, self._spare = self._spare or self._spawn(), None
+            self._assign(process, seat.worker)
+        except OSError:
+            log.exception("no process for a worker", extra={"fields": {"worker": seat.worker}})
+            seat.failures += 1
+            seat.down = True
+            seat.timer = self._loop.call_later(self._pause(seat), self._fill, seat)
+            self._notify()
+            return
+        seat.process = process
         process.born = self._loop.time()
         self.board.attach(seat.worker, process.pid)
-        self._assign(process)
         self._send_log(process)
         self._send_snapshot(seat, process)
         self._on_change()
 
-    def _assign(self, process: WorkerProcess) -> None:
+    def _pause(self, seat: Seat) -> float:
+        """Before the next start, after so many failures."""
+        if seat.failures < 2:
+            return 0.0
+        return min(self.pace.backoff * 2.0 ** (seat.failures - 2), self.pace.backoff_max)
+
+    def _assign(self, process: WorkerProcess, worker: int) -> None:
         """The worker alone keeps the socket at which it waits for a next supervisor; the path through /proc
         has room for any folder.
         """
@@ -291,7 +319,8 @@ class Crew:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.bind(f"/proc/self/fd/{self._heirs}/{process.heirs}")
             sock.listen(4)
-            fields = {"worker": process.worker, "large_bytes": self.orders.large_bytes}
+            fields = {"worker": worker, "large_bytes": self.orders.large_bytes, "keep": self.keep}
+            process.worker = worker
             process.channel.send(Message("assign", fields, fds=(self.board.fd, sock.fileno())))
 
     def _send_log(self, process: WorkerProcess) -> None:
@@ -321,7 +350,11 @@ class Crew:
     def _make_spare(self) -> None:
         self._spare_timer = None
         if self._spare is None and not self.closing:
-            self._spare = self._spawn()
+            try:
+                self._spare = self._spawn()
+            except OSError as error:
+                log.warning("no process can be kept ready: %s", error)
+                self._spare_soon(self.pace.backoff_max)
 
     def _spare_soon(self, delay: float) -> None:
         if self._spare is None and self._spare_timer is None and not self.closing:
@@ -383,7 +416,8 @@ class Crew:
 
     def _ended(self, process: WorkerProcess, code: int | None) -> None:
         if process.heirs:
-            os.unlink(process.heirs, dir_fd=self._heirs)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(process.heirs, dir_fd=self._heirs)
         for waiting in self._finishing.values():
             waiting.discard(process)
         if process is self._spare:
@@ -413,9 +447,7 @@ class Crew:
             seat.failures = 0
         seat.failures += 1
         seat.restarts += 1
-        delay = 0.0
-        if seat.failures > 1:
-            delay = min(self.pace.backoff * 2 ** (seat.failures - 2), self.pace.backoff_max)
+        delay = self._pause(seat)
         log.error("worker ended", extra=_fields(process, how=_how(code), restart_in_ms=round(delay * 1000)))
         seat.timer = self._loop.call_later(delay, self._fill, seat)
         if delay:

@@ -112,7 +112,6 @@ def check_free(key: str) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
-            probe.listen(1)
         except OSError as error:
             raise BindError(_why(error, key)) from None
 

@@ -213,7 +213,14 @@ class Supervisor:
         await self.crew.start(workers, self._orders(document))
         self.freezer.release(1)
         await self._start_control()
+        self._establish()
         self._dismiss(former, left)
+
+    def _establish(self) -> None:
+        """Workers serve and are to be found, before those of another supervisor are sent away."""
+        self.state = "serving"
+        self.crew.establish()
+        self._note_run()
 
     def _check_descriptors(self, workers: int) -> None:
         errors, warnings = limits.complaints(self.config, workers, limits.raise_limit())
@@ -316,8 +323,6 @@ class Supervisor:
         self._put_away()
 
     def _serving(self, left: handover.Handover | None) -> None:
-        self.state = "serving"
-        self._note_run()
         fields = {"file": self.file, "workers": len(self.crew.seats), "snapshot": self.version}
         log.info("serving", extra={"fields": fields | {"by": "upgrade" if left else "start"}})
         self._notifier.ready(f"serving, snapshot {self.version}")
@@ -336,7 +341,10 @@ class Supervisor:
         if self.state == "serving" and not self._handed_over:
             workers = tuple((runfile.process(p.pid), p.heirs) for p in self.crew.processes() if p.heirs)
             run = runfile.Run(runfile.process(os.getpid()), workers, self.runtime.export())
-            runfile.write(self._directory, run)
+            try:
+                runfile.write(self._directory, run)
+            except OSError as error:
+                log.warning("%s cannot be written: %s", self._directory / runfile.NAME, error.strerror)
 
     def _note_run_soon(self) -> None:
         """Once for many changes that come together."""
@@ -564,6 +572,7 @@ class Supervisor:
                 pid, unused = await self._start_heir()
             except UpgradeError as error:
                 log.error("upgrade failed, nothing has changed: %s", error)  # noqa: TRY400
+                self._note_run()  # the heir may have got as far as to write its own
                 raise
             self._hand_over(pid, unused)
             return pid
@@ -585,7 +594,7 @@ class Supervisor:
         if "unused" in answer:
             return child.pid, answer["unused"]
         if "error" in answer:
-            child.kill()
+            child.kill()  # its workers end with it: it has not said keep yet
         code = await asyncio.to_thread(child.wait)
         raise UpgradeError(answer.get("error") or await asyncio.to_thread(self._why_not, code))
 

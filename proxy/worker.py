@@ -3,9 +3,10 @@
 It starts without a task, with its end of the channel as the only argument, and takes one by message: so that
 one can be kept ready, and take the place of a dead worker at once.
 
-From the supervisor: assign, snapshot, listen, log, finish, drain, quit. To it: ack, finished, drained. When
-the supervisor dies the worker goes on with what it has, and waits at its own unix socket for the next
-supervisor, which speaks the same protocol and first of all says hand_over: it gets the listening sockets.
+From the supervisor: assign, keep, snapshot, listen, log, finish, drain, quit. To it: ack, finished, drained.
+When the supervisor dies after it has said keep, the worker goes on with what it has, and waits at its own
+unix socket for the next supervisor, which speaks the same protocol and first of all says hand_over: it gets
+the listening sockets.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Worker:
         self.sockets: dict[int, Open] = {}
         self.heirs: socket.socket | None = None
         self.orphaned = False
+        self.keep = False  # serve without a supervisor
         self.grace_ms = 30_000
         self.draining = False
         self.watched = -1
@@ -85,6 +87,7 @@ class Worker:
     def _on_assign(self, message: Message) -> None:
         scoreboard_fd, heirs_fd = message.fds
         worker = message.fields["worker"]
+        self.keep = message.fields["keep"]
         self.engine = Engine(scoreboard_fd, worker, large_bytes=message.fields["large_bytes"])
         os.close(scoreboard_fd)
         self.heirs = socket.socket(fileno=heirs_fd)
@@ -92,6 +95,9 @@ class Worker:
         self.loop.add_reader(self.engine.fileno(), self.engine.turn)
         self._watch(self.channel.fd)
         self._beat()
+
+    def _on_keep(self, _message: Message) -> None:
+        self.keep = True
 
     def _on_snapshot(self, message: Message) -> None:
         self.grace_ms = message.fields["grace_ms"]
@@ -213,6 +219,9 @@ class Worker:
             self.stop(0)
             return
         self.orphaned = True
+        if not self.keep:
+            self._drain(self.grace_ms)
+            return
         log.warning("the supervisor %s; serving goes on, turnout run of the same file takes over", why)
         self._await_heir()
 

@@ -8,7 +8,7 @@ import signal
 import psutil
 from harness.client import Connection, get, load, until
 from harness.origin import Origin
-from harness.turnout import config, free_port, scenario, turnout
+from harness.turnout import config, free_port, listens, scenario, turnout
 
 
 @scenario
@@ -132,16 +132,17 @@ async def test_an_orphan_drains_when_it_is_told_to(tmp_path):
     port = free_port()
     async with Origin() as origin, turnout(tmp_path, config(port, origin.address, workers=1)) as proxy:
         (orphan,) = proxy.workers
-        slow = asyncio.create_task(get(port, "/slow/700"))
+        held = asyncio.create_task(get(port, "/hold"))
         await until(lambda: origin.requests)
         os.kill(orphan, signal.SIGTERM)
-        await asyncio.sleep(0.1)
         assert (await get(port)).status == 200, "a worker with a supervisor does not mind the signal"
         await proxy.kill_supervisor()
         await until(lambda: proxy.said("serving goes on"))
         os.kill(orphan, signal.SIGTERM)
+        await until(lambda: not listens(orphan))
+        origin.release.set()
 
-        assert (await slow).status == 200
+        assert (await held).status == 200
         await until(lambda: not psutil.pid_exists(orphan))
 
 
@@ -165,11 +166,14 @@ async def test_a_connection_kept_over_a_takeover_gets_its_answers(tmp_path):
     async with Origin() as origin, turnout(tmp_path, config(port, origin.address)) as proxy:
         kept = await Connection.open(port)
         assert (await kept.get()).status == 200
+        orphans = proxy.workers
         await proxy.kill_supervisor()
-        slow = asyncio.create_task(kept.get("/slow/1500"))
+        held = asyncio.create_task(kept.get("/hold"))
         await proxy.start()
         await proxy.serving(times=2)
+        await until(lambda: not any(listens(pid) for pid in orphans))
+        origin.release.set()
 
-        assert (await slow).status == 200
+        assert (await held).status == 200
         assert kept.closed
         kept.close()

@@ -26,15 +26,14 @@ async def test_a_drain_under_load_loses_no_request(tmp_path):
 @scenario
 async def test_a_long_request_ends_within_grace_and_new_ones_are_refused_meanwhile(tmp_path):
     port = free_port()
-    async with Origin() as origin, turnout(tmp_path, config(port, origin.address)) as proxy:
-        slow = asyncio.create_task(get(port, "/slow/2500"))
+    async with Origin() as origin, turnout(tmp_path, config(port, origin.address, grace="1m")) as proxy:
+        held = asyncio.create_task(get(port, "/hold"))
         await until(lambda: origin.requests)
         proxy.signal(signal.SIGTERM)
         async with load(port, clients=1, until_refused=True):
             pass
-
-        assert not slow.done()
-        answer = await slow
+        origin.release.set()
+        answer = await held
         assert answer.status == 200
         assert answer.headers["connection"] == "close"
         assert await proxy.exit_code() == 0
@@ -98,13 +97,15 @@ async def test_who_waits_in_the_accept_queue_when_the_drain_begins_is_served(tmp
 @scenario
 async def test_a_terminals_interrupt_to_all_drains_once(tmp_path):
     port = free_port()
-    async with Origin() as origin, turnout(tmp_path, config(port, origin.address)) as proxy:
-        slow = asyncio.create_task(get(port, "/slow/500"))
+    async with Origin() as origin, turnout(tmp_path, config(port, origin.address, grace="1m")) as proxy:
+        held = asyncio.create_task(get(port, "/hold"))
         await until(lambda: origin.requests)
         for process in proxy.processes():
             process.send_signal(signal.SIGINT)
+        await until(lambda: proxy.said(" draining "))
+        origin.release.set()
 
-        assert (await slow).status == 200
+        assert (await held).status == 200
         assert await proxy.exit_code() == 0
 
 
@@ -131,14 +132,15 @@ async def test_an_upgrade_under_load_loses_no_request(tmp_path):
 @scenario
 async def test_a_long_request_ends_with_the_former_program(tmp_path):
     port = free_port()
-    async with Origin() as origin, turnout(tmp_path, config(port, origin.address)) as proxy:
-        slow = asyncio.create_task(get(port, "/slow/2000"))
+    async with Origin() as origin, turnout(tmp_path, config(port, origin.address, grace="1m")) as proxy:
+        held = asyncio.create_task(get(port, "/hold"))
         await until(lambda: origin.requests)
         proxy.signal(signal.SIGUSR2)
         await proxy.serving(2)
-
         assert (await get(port)).status == 200
-        assert (await slow).status == 200
+        origin.release.set()
+
+        assert (await held).status == 200
         assert await proxy.exit_code() == 0
 
 

@@ -136,12 +136,13 @@ async def test_a_removed_listener_finishes_what_its_connections_have_begun(tmp_p
         Origin() as origin,
         turnout(tmp_path, config(port, origin.address, more=EXTRA.format(extra))) as proxy,
     ):
-        slow = asyncio.create_task(get(extra, "/slow/1000"))
+        held = asyncio.create_task(get(extra, "/hold"))
         await until(lambda: origin.requests)
         proxy.file.write_text(proxy.file.read_text().replace(EXTRA.format(extra), ""))
         await proxy.reload()
+        origin.release.set()
 
-        assert (await slow).status == 200
+        assert (await held).status == 200
 
 
 @scenario

@@ -7,10 +7,13 @@ import contextlib
 
 
 class Origin:
-    """GET /anything answers at once, /slow/MS after so many milliseconds. `requests` counts answers begun."""
+    """GET /anything answers at once, /slow/MS after so many milliseconds, /hold once `release` is set.
+    `requests` counts those that have arrived.
+    """
 
     def __init__(self) -> None:
         self.requests = 0
+        self.release = asyncio.Event()
         self.connections: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Origin:
@@ -45,6 +48,8 @@ class Origin:
         path = head.split(b" ", 2)[1].decode()
         if path.startswith("/slow/"):
             await asyncio.sleep(int(path.rpartition("/")[2]) / 1000)
+        if path == "/hold":
+            await self.release.wait()
         body = f"origin {self.port}".encode()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
         await writer.drain()

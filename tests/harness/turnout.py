@@ -26,6 +26,14 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
+def listens(pid: int) -> bool:
+    """Whether a process still has a listening TCP socket."""
+    with contextlib.suppress(psutil.Error):
+        connections = psutil.Process(pid).net_connections("tcp")
+        return any(connection.status == psutil.CONN_LISTEN for connection in connections)
+    return False
+
+
 def config(
     port: int, origin: str, *, workers: int = 2, grace: str = "5s", control: int = 0, more: str = ""
 ) -> str:

@@ -5,9 +5,12 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from harness.client import Connection, get, load, until
 from harness.origin import Origin
@@ -277,3 +280,42 @@ async def test_a_supervisor_leaves_neither_descriptors_nor_processes(tmp_path):
     supervisor.scoreboard.close()
 
     assert descriptors() == before
+
+
+@scenario
+async def test_a_new_program_that_is_too_slow_is_ended_with_its_workers(tmp_path):
+    port = free_port()
+    pace = replace(QUICK, upgrade=0.01)
+    async with (
+        Origin() as origin,
+        supervised(tmp_path, config(port, origin.address), pace=pace) as supervisor,
+    ):
+        await until(lambda: supervisor.crew._spare)
+        before = {child.pid for child in psutil.Process().children()}
+        with pytest.raises(UpgradeError, match="was not ready within"):
+            await supervisor.upgrade()
+
+        assert {child.pid for child in psutil.Process().children()} == before
+        assert (await get(port)).status == 200
+        await supervisor.reload()
+
+
+@scenario
+async def test_workers_do_not_outlive_a_supervisor_that_never_served(tmp_path):
+    """As when a new program is killed halfway through an upgrade: the former one still serves."""
+    port = free_port()
+    file = tmp_path / "turnout.toml"
+    file.write_text(config(port, "127.0.0.1:9"))
+    code = (
+        "import asyncio, os, signal, sys; from pathlib import Path; from turnout.proxy.config import load;"
+        "from turnout.proxy.supervisor import Supervisor; path = Path(sys.argv[1]);"
+        "Supervisor._start_control = lambda *_: os.kill(os.getpid(), signal.SIGKILL);"
+        "asyncio.run(Supervisor(path, load(path)).run())"
+    )
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, str(file), stderr=subprocess.PIPE
+    )
+    said = await child.stderr.read()  # ends with the last process that could write to it
+
+    assert child.returncode == -signal.SIGKILL
+    assert b"serving goes on" not in said
