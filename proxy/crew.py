@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from turnout.ext.scoreboard import Scoreboard
+from turnout.ext.scoreboard import Scoreboard, WorkerState
 from turnout.proxy.channel import Message
 from turnout.proxy.errors import StartError
 from turnout.proxy.process import WorkerProcess
@@ -59,6 +59,20 @@ class Orders:
     large_bytes: int
     listeners: list[tuple[int, list[Listening]]] = field(default_factory=list)
     log_fd: int = -1
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """One worker process. `worker` is its slab of the scoreboard, `restarts` how often it was replaced."""
+
+    worker: int
+    pid: int
+    state: WorkerState
+    snapshot: int
+    restarts: int
+    clients: int
+    active: int
+    upstreams: int
 
 
 @dataclass
@@ -257,6 +271,27 @@ class Crew:
     def processes(self) -> list[WorkerProcess]:
         """All that have a task, those on their way out included."""
         return [seat.process for seat in self.seats if seat.process is not None] + list(self.leaving)
+
+    def rows(self) -> list[WorkerRow]:
+        restarts = {seat.worker: seat.restarts for seat in self.seats}
+        return sorted(
+            (
+                WorkerRow(
+                    worker=process.worker,
+                    pid=process.pid,
+                    state=info["state"],
+                    snapshot=info["snapshot"],
+                    restarts=restarts.get(process.worker, 0),
+                    clients=info["clients"],
+                    active=info["clients_active"],
+                    upstreams=info["upstreams"],
+                )
+                for process in self.processes()
+                if process.worker >= 0
+                for info in [self.board.worker(process.worker)]
+            ),
+            key=lambda row: row.worker,
+        )
 
     @property
     def restarts(self) -> int:

@@ -12,11 +12,8 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -24,9 +21,11 @@ from turnout.ext.scoreboard import Admin, Scoreboard
 from turnout.proxy import handover, limits, notify, runfile, statedir, takeover
 from turnout.proxy.accesslog import open_log
 from turnout.proxy.config import ConfigError, Problem, load
-from turnout.proxy.crew import Crew, Orders, Pace
+from turnout.proxy.crew import Crew, Orders, Pace, WorkerRow
 from turnout.proxy.errors import StartError, UpgradeError
 from turnout.proxy.freeze import Freezer
+from turnout.proxy.heir import start_heir
+from turnout.proxy.layout import binds_of, fixed_problems, make_scoreboard, workers_of
 from turnout.proxy.model import Config
 from turnout.proxy.names import Names
 from turnout.proxy.process import WorkerProcess
@@ -52,39 +51,15 @@ log = logging.getLogger("turnout.supervisor")
 
 CUT_OFF = 3
 """Exit code: drained, but requests were cut off."""
-BAD_CONFIG = 2
-"""Exit code of the program for a file that does not validate."""
 LOOK_S = 0.05
 NOTE_S = 0.1
 CONTROL_BACKLOG = 128
-FIXED = (
-    ("proxy", "max_endpoints"),
-    ("proxy", "sticky_table"),
-    ("proxy", "buffers"),
-    ("proxy", "state"),
-    ("control", "listen"),
-)
-"""What is laid out at the start and cannot change before the next one, an upgrade included."""
 
 
 class ControlListener(Protocol):
     async def start(self, sock: socket.socket) -> None: ...
     async def close(self) -> None:
         """Stop accepting; what is under way is finished."""
-
-
-@dataclass(frozen=True)
-class WorkerRow:
-    """One worker process. `worker` is its slab of the scoreboard, `restarts` how often it was replaced."""
-
-    worker: int
-    pid: int
-    state: Literal["starting", "serving", "draining", "gone"]
-    snapshot: int
-    restarts: int
-    clients: int
-    active: int
-    upstreams: int
 
 
 class Supervisor:
@@ -191,12 +166,12 @@ class Supervisor:
         return False
 
     async def _start(self, left: handover.Handover | None) -> None:
-        workers = _workers(self.config)
+        workers = workers_of(self.config)
         self._check_descriptors(workers)
         directory = statedir.state_directory(self.config.proxy.state, self.file)
         self._directory = directory
         self._lock = left.lock if left else self._take_lock(directory)
-        self.scoreboard = _scoreboard(self.config, workers)
+        self.scoreboard = make_scoreboard(self.config)
         self.freezer = Freezer(self.scoreboard, directory, file=str(self.file), resolver=self._names)
         self.runtime = Runtime(self.freezer, self.scoreboard)
         former_run = runfile.read(directory)
@@ -247,11 +222,11 @@ class Supervisor:
         if left is not None:
             return [], left.offers()
         former, offers = await takeover.take_over(self.crew, directory)
-        return former, _merged(passed, offers)
+        return former, takeover.merged(passed, offers)
 
     def _open_all(self, left: handover.Handover | None, workers: int) -> Opening:
         """Listeners, control listener and access log. Raises StartError with all that fails."""
-        opening, failures = self._sockets.prepare(_binds(self.config), workers)
+        opening, failures = self._sockets.prepare(binds_of(self.config), workers)
         reasons = [f"[listeners.{f.listener}] bind: {f.bind}: {f.why}" for f in failures]
         try:
             self._control_socket = self._open_control(left)
@@ -378,10 +353,12 @@ class Supervisor:
 
     async def _reload(self) -> int:
         config = await asyncio.to_thread(load, self.file)
-        workers = _workers(config)
-        self._check_fixed(config, workers)
+        workers = workers_of(config)
+        problems = fixed_problems(self.config, config, self.scoreboard.workers, str(self.file))
+        if problems:
+            raise ConfigError(problems)
         await asyncio.to_thread(self._names.look_up, config)
-        opening, failures = self._sockets.prepare(_binds(config), workers)
+        opening, failures = self._sockets.prepare(binds_of(config), workers)
         if opening is None:
             raise ConfigError(self._bind_problem(failure) for failure in failures)
         try:
@@ -406,7 +383,7 @@ class Supervisor:
         self._in_force(self.version + 1, config, opening)
         moving = {name: key for name, key in before.items() if key in idle and name in opening.keys}
         self.crew.give(self._orders(document, moving))
-        self.crew.resize(_workers(config))
+        self.crew.resize(workers_of(config))
         if former_log not in {-1, log_fd}:
             os.close(former_log)
         await self.crew.until(lambda: self.crew.all_at(self.version))
@@ -468,25 +445,6 @@ class Supervisor:
         except OSError as error:
             raise self._problem("[proxy.access_log] path", _log_problem(config, error)) from None
 
-    def _check_fixed(self, config: Config, workers: int) -> None:
-        """Raises ConfigError for what only a new supervisor can change."""
-        problems = []
-        for table, key in FIXED:
-            now, then = getattr(getattr(self.config, table), key), getattr(getattr(config, table), key)
-            if now != then:
-                what = (
-                    f"cannot be changed by a reload ({now} now, {then} in the file); turnout upgrade does it"
-                )
-                problems.append(Problem(str(self.file), f"[{table}] {key}", what))
-        if workers > self.scoreboard.workers:
-            what = (
-                f"{workers} workers need a larger scoreboard than was made at the start, which has room for"
-                f" {self.scoreboard.workers}; turnout upgrade makes it"
-            )
-            problems.append(Problem(str(self.file), "[proxy] workers", what))
-        if problems:
-            raise ConfigError(problems)
-
     def _problem(self, where: str, what: str) -> ConfigError:
         return ConfigError([Problem(str(self.file), where, what)])
 
@@ -539,24 +497,7 @@ class Supervisor:
         return self.crew.restarts
 
     def worker_rows(self) -> list[WorkerRow]:
-        restarts = {seat.worker: seat.restarts for seat in self.crew.seats}
-        rows = []
-        for process in self.crew.processes():
-            if process.worker >= 0:
-                info = self.scoreboard.worker(process.worker)
-                rows.append(
-                    WorkerRow(
-                        process.worker,
-                        process.pid,
-                        info["state"],
-                        info["snapshot"],
-                        restarts.get(process.worker, 0),
-                        info["clients"],
-                        info["clients_active"],
-                        info["upstreams"],
-                    )
-                )
-        return sorted(rows, key=lambda row: row.worker)
+        return self.crew.rows()
 
     # ---- upgrade -----------------------------------------------------------------------------------------
 
@@ -569,42 +510,13 @@ class Supervisor:
                 raise UpgradeError("the proxy is not serving")
             log.info("upgrading")
             try:
-                pid, unused = await self._start_heir()
+                pid, unused = await start_heir(self.file, self._will, self.pace.upgrade)
             except UpgradeError as error:
                 log.error("upgrade failed, nothing has changed: %s", error)  # noqa: TRY400
                 self._note_run()  # the heir may have got as far as to write its own
                 raise
             self._hand_over(pid, unused)
             return pid
-
-    async def _start_heir(self) -> tuple[int, list[str]]:
-        pipe, theirs = os.pipe2(os.O_CLOEXEC)
-        memfd = os.memfd_create("turnout-handover", os.MFD_CLOEXEC)
-        try:
-            will = self._will(theirs)
-            child = subprocess.Popen(
-                [sys.executable, "-m", "turnout", "run", str(self.file)],
-                env=will.environment(memfd),
-                pass_fds=(*will.descriptors(), memfd),
-            )
-        finally:
-            os.close(theirs)
-            os.close(memfd)
-        answer = await handover.read_answer(pipe, self.pace.upgrade)
-        if "unused" in answer:
-            return child.pid, answer["unused"]
-        if "error" in answer:
-            child.kill()  # its workers end with it: it has not said keep yet
-        code = await asyncio.to_thread(child.wait)
-        raise UpgradeError(answer.get("error") or await asyncio.to_thread(self._why_not, code))
-
-    def _why_not(self, code: int) -> str:
-        """Why the new program ended without a word: what it thinks of the file, if that is the reason."""
-        if code != BAD_CONFIG:
-            return f"the new program ended with code {code}"
-        command = [sys.executable, "-m", "turnout", "check", str(self.file)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        return done.stderr.strip() or done.stdout.strip()
 
     def _will(self, ready: int) -> handover.Handover:
         control = self._control_socket
@@ -675,37 +587,6 @@ class Supervisor:
         for fd in (self._log_fd, self._lock):
             if fd >= 0:
                 os.close(fd)
-
-
-def _merged(passed: Offers, offers: Offers) -> Offers:
-    """What the service manager passes and workers of a killed supervisor have too is the manager's."""
-    for key, items in passed.items():
-        for item in offers.get(key, []):
-            item.shared = True
-        if key not in offers:
-            offers[key] = items
-        else:
-            close_all(items)
-    return offers
-
-
-def _workers(config: Config) -> int:
-    if config.proxy.workers == "auto":
-        return min(len(os.sched_getaffinity(0)), 64)
-    return config.proxy.workers
-
-
-def _scoreboard(config: Config, workers: int) -> Scoreboard:
-    """Room for a worker on every CPU: a reload can have more workers than the start, within that."""
-    return Scoreboard.create(
-        max(workers, min(len(os.sched_getaffinity(0)), 64)),
-        endpoints=config.proxy.max_endpoints,
-        sticky=config.proxy.sticky_table,
-    )
-
-
-def _binds(config: Config) -> dict[str, tuple[str, int]]:
-    return {name: (listener.bind, listener.backlog) for name, listener in config.listeners.items()}
 
 
 def _log_problem(config: Config, error: OSError) -> str:

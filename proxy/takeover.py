@@ -13,7 +13,7 @@ from pathlib import Path
 from turnout.proxy import runfile
 from turnout.proxy.crew import Crew
 from turnout.proxy.process import WorkerProcess
-from turnout.proxy.sockets import Offers
+from turnout.proxy.sockets import Offers, close_all
 
 log = logging.getLogger("turnout.supervisor")
 
@@ -42,6 +42,18 @@ async def take_over(crew: Crew, directory: Path) -> tuple[list[WorkerProcess], O
     for item in [item for one in adopted if one.offers_whole for item in one.offered]:
         offers.setdefault(item.key, []).append(item)
     return [one for one in adopted if one in crew.leaving], _without_copies(crew, offers)
+
+
+def merged(passed: Offers, offers: Offers) -> Offers:
+    """What the service manager passes and workers of a killed supervisor have too is the manager's."""
+    for key, items in passed.items():
+        for item in offers.get(key, []):
+            item.shared = True
+        if key not in offers:
+            offers[key] = items
+        else:
+            close_all(items)
+    return offers
 
 
 def _adopt(crew: Crew, directory: Path, process: runfile.Process, heirs: str) -> WorkerProcess | None:

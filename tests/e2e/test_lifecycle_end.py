@@ -1,9 +1,11 @@
 """Drain and upgrade: who is in is served, who comes later finds the next one, or nobody."""
 
 import asyncio
+import json
 import os
 import signal
 
+import aiohttp
 from harness.client import Connection, get, load, until
 from harness.origin import Origin
 from harness.turnout import config, free_port, scenario, turnout
@@ -179,3 +181,39 @@ async def test_an_upgrade_takes_up_what_a_reload_cannot_change(tmp_path):
         assert running.failures == []
         assert (await get(moved)).status == 200
         assert len(proxy.workers) == 4
+
+
+async def call(port: int, method: str, path: str, body: object = None) -> dict:
+    """The API of a running proxy."""
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        headers = {"Content-Type": "application/json"}
+        async with session.request(method, path, data=json.dumps(body or {}), headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            return await answer.json()
+
+
+async def weight_and_state(api: int) -> tuple[int, str]:
+    status = await call(api, "GET", "/v1/status")
+    (service,) = status["services"]
+    (endpoint,) = service["endpoints"]
+    return endpoint["weight"], endpoint["admin"]
+
+
+@scenario
+async def test_what_was_set_at_run_time_survives_upgrade_and_takeover(tmp_path):
+    port, api = free_port(), free_port()
+    async with Origin() as origin, turnout(tmp_path, config(port, origin.address, control=api)) as proxy:
+        change = {"weight": 7, "admin": "drain"}
+        await call(api, "PUT", f"/v1/services/app/endpoints/{origin.address}", change)
+        assert await weight_and_state(api) == (7, "drain")
+        former = proxy.supervisor
+        heir = (await call(api, "POST", "/v1/upgrade"))["pid"]
+        assert heir == proxy.supervisor != former
+        await proxy.exit_code()
+        assert await weight_and_state(api) == (7, "drain")
+        os.kill(heir, signal.SIGKILL)
+        await until(lambda: proxy.said("serving goes on"))
+        await proxy.start()
+        await proxy.serving(times=3)
+
+        assert await weight_and_state(api) == (7, "drain")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import functools
 import json
@@ -21,9 +22,15 @@ RUN = (sys.executable, "-m", "turnout", "run")
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A port that is kept from everybody who does not ask for just this one, outgoing connections included:
+    a socket that does not listen stays bound to it.
+    """
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(("127.0.0.1", 0))
+    atexit.register(sock.close)
+    return sock.getsockname()[1]
 
 
 def listens(pid: int) -> bool:

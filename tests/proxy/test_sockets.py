@@ -215,10 +215,11 @@ def test_a_socket_that_somebody_else_keeps_open_is_enough_for_all(sockets):
 
 
 def test_every_failure_is_told_and_nothing_stays_open(sockets):
+    free = free_port()
     before = descriptors()
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = key_of_socket(other)
-        binds = {"a": f"127.0.0.1:{free_port()}", "b": taken, "c": "192.0.2.1:80"}
+        binds = {"a": f"127.0.0.1:{free}", "b": taken, "c": "192.0.2.1:80"}
         opening, failures = sockets.prepare({name: (key, 8) for name, key in binds.items()}, 2)
 
     assert opening is None

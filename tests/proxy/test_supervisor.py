@@ -271,9 +271,11 @@ async def test_an_upgrade_of_a_proxy_that_drains_is_refused(tmp_path):
 
 @scenario
 async def test_a_supervisor_leaves_neither_descriptors_nor_processes(tmp_path):
+    text = config(free_port(), "127.0.0.1:9")
     before = descriptors()
     async with Origin() as origin:
-        async with supervised(tmp_path, config(free_port(), origin.address), control=Control) as supervisor:
+        text = text.replace("127.0.0.1:9", origin.address)
+        async with supervised(tmp_path, text, control=Control) as supervisor:
             await supervisor.reload()
             children = [row.pid for row in supervisor.worker_rows()]
         assert not any(Path(f"/proc/{pid}").exists() for pid in children)
