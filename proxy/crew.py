@@ -467,6 +467,8 @@ class Crew:
         seat = self._seat_of(process)
         if seat is not None:
             self._replace(seat, process, code)
+        elif code:
+            log.warning("worker ended badly on its way out", extra=_fields(process, how=_how(code)))
         self.leaving.discard(process)
         for other in self.seats:
             if other.worker == process.worker and other.process is None and other.timer is None:

@@ -198,11 +198,10 @@ class Worker:
     def _quit(self) -> None:
         """Cut what is still open, say how much that was, and end."""
         if self.engine is not None:
-            cut = self.engine.abort()
+            self.channel.send(Message("drained", {"cut": self.engine.abort()}))
             self.loop.remove_reader(self.engine.fileno())
-            self.engine.close()
-            self.engine = None
-            self.channel.send(Message("drained", {"cut": cut}))
+            engine, self.engine = self.engine, None
+            engine.close()  # a debug build raises when something was not given back
         self.stop(0)
 
     def _terminated(self) -> None:

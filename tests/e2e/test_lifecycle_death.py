@@ -177,3 +177,30 @@ async def test_a_connection_kept_over_a_takeover_gets_its_answers(tmp_path):
         assert (await held).status == 200
         assert kept.closed
         kept.close()
+
+
+async def status_at(path) -> bytes:
+    """Of a request to a unix socket."""
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    return answer[:12]
+
+
+@scenario
+async def test_a_socket_that_workers_share_is_taken_over_once(tmp_path):
+    path = tmp_path / "web.sock"
+    async with Origin() as origin:
+        text = config(1, origin.address, workers=2).replace('127.0.0.1:1"', f'unix:{path}"')
+        async with turnout(tmp_path, text) as proxy:
+            orphans = proxy.workers
+            await proxy.kill_supervisor()
+            assert await status_at(path) == b"HTTP/1.1 200"
+            await proxy.start()
+            await proxy.serving(times=2)
+            await until(lambda: not any(psutil.pid_exists(pid) for pid in orphans))
+
+            assert await status_at(path) == b"HTTP/1.1 200"
+            assert await proxy.stop() == 0
+            assert not path.exists()

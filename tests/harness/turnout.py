@@ -167,6 +167,8 @@ async def turnout(folder: Path, text: str, **environment: str) -> AsyncIterator[
         yield proxy
     finally:
         await proxy.clean_up()
+    assert not proxy.said("ended badly"), proxy.text
+    assert not proxy.said(" critical "), proxy.text
 
 
 def scenario(test):

@@ -16,6 +16,7 @@ from harness.client import Connection, get, load, until
 from harness.origin import Origin
 from harness.turnout import config, free_port, scenario
 
+from turnout.proxy import process
 from turnout.proxy.config import ConfigError, parse
 from turnout.proxy.crew import Pace
 from turnout.proxy.errors import StartError, UpgradeError
@@ -321,3 +322,13 @@ async def test_workers_do_not_outlive_a_supervisor_that_never_served(tmp_path):
 
     assert child.returncode == -signal.SIGKILL
     assert b"serving goes on" not in said
+
+
+@scenario
+async def test_workers_that_cannot_serve_make_the_start_fail(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "COMMAND", (sys.executable, "-c", "raise SystemExit(7)"))
+    with pytest.raises(StartError, match="a worker ended before it served"):
+        async with supervised(tmp_path, config(free_port(), "127.0.0.1:9")):
+            pass
+
+    assert psutil.Process().children() == []
