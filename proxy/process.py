@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from turnout.proxy import signals
 from turnout.proxy.channel import Channel, Message
 from turnout.proxy.sockets import Listening
 
@@ -62,7 +63,7 @@ class WorkerProcess:
     ) -> WorkerProcess:
         """Start one without a task. A session of its own keeps a terminal's Ctrl-C with the supervisor."""
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, signals.blocked():
             child = subprocess.Popen(
                 [*COMMAND, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,

@@ -27,7 +27,7 @@ import uvloop
 
 from turnout.ext.engine import Engine
 from turnout.ext.snapshot import Snapshot
-from turnout.proxy import logs
+from turnout.proxy import logs, signals
 from turnout.proxy.channel import FDS_MAX, Channel, Message
 
 log = logging.getLogger("turnout.worker")
@@ -69,6 +69,7 @@ class Worker:
             self.loop.add_signal_handler(number, self._terminated)
         for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             self.loop.add_signal_handler(number, lambda: None)
+        signals.unblock()
 
     # ---- messages ----------------------------------------------------------------------------------------
 

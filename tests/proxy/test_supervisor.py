@@ -149,10 +149,13 @@ async def test_connections_are_told_for_each_worker(tmp_path):
     ):
         connection = await Connection.open(port)
         await connection.get()
-        (row,) = supervisor.worker_rows()
-        connection.close()
 
-        assert (row.clients, row.active, row.upstreams) == (1, 0, 1)
+        def counts() -> list[tuple[int, int, int]]:
+            return [(row.clients, row.active, row.upstreams) for row in supervisor.worker_rows()]
+
+        await until(lambda: counts() == [(1, 0, 1)])
+        connection.close()
+        await until(lambda: counts() == [(0, 0, 1)])
 
 
 @scenario
