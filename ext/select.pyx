@@ -75,17 +75,20 @@ cdef struct node_t:
     uint32_t generation
     uint32_t weight           # in parts, in force; 0: not listed
     uint32_t points           # of the ring's that are in use
+    uint32_t trial            # its breaker is not closed, or its health is down
     int64_t credit            # smooth scheduler: parts owed. Heaped: taken out of the heap, time until its turn
     uint64_t before           # weights listed before this one
-    uint64_t debt             # heaped: time to add when its turn comes, for picks made past the scheduler
     float latency_us          # estimate of all workers, decayed until merged_ms; 0: no sample
     float settled_us          # the same without decay
     uint64_t merged_ms
+    uint64_t debt             # heaped: time to add when its turn comes, for picks made past the scheduler
+    float others_us           # the other workers' estimates at merged_ms: times their weights, and these
+    float others_weight
     tier_t *tier
     uint32_t offer            # weight it would be listed with, health and breaker left aside
     uint8_t well              # health and breaker agree
     uint8_t pad[3]
-    uint64_t pad2[4]
+    uint64_t pad2[2]
 
 cdef struct turn_t:
     uint64_t deadline
@@ -106,7 +109,8 @@ cdef struct tier_t:
     node_t **listed           # who may get new sessions, in the order of the file
     uint64_t total            # weight of the listed
     uint32_t n_able           # permitted
-    uint32_t n_sound           # of them, sound
+    uint32_t n_sound          # of them, sound
+    uint32_t trials           # of the listed: whose breaker is not closed, or that are down
     bint heaped
     uint64_t vt               # the deadline served last
     turn_t *heap              # 4-ary, by deadline
@@ -122,6 +126,7 @@ cdef struct tier_t:
 cdef struct part_t:
     uint32_t slot
     uint32_t share
+    uint32_t n_sound
     uint32_t n_tiers
     tier_t *tiers             # by priority
     bint panic
@@ -218,14 +223,13 @@ cdef inline bint was_tried(const ask_t *ask, uint32_t slot) noexcept nogil:
     return False
 
 
-cdef inline int can_now(const draw_t *d, uint32_t slot) noexcept nogil:
-    """The part of eligibility that changes with every request."""
+cdef inline int can_now(const draw_t *d, uint32_t slot, bint trial) noexcept nogil:
+    """The part of eligibility that changes with every request. trial: its breaker may be other than closed."""
     cdef const sb_t *sb = d.s.sb
     cdef const service_t *service = d.ask.service
     if d.ask.n_tried and was_tried(d.ask, slot):
         return NO
-    if service.breaker.failures and not d.panic and not brk_open_to(sb_load64(&sb.breaker[slot].word), &service.breaker,
-                                                                    d.ask.now_ms):
+    if trial and not d.panic and not brk_open_to(sb_load64(&sb.breaker[slot].word), &service.breaker, d.ask.now_ms):
         return NO
     if service.connections and sb_inflight(sb, slot) >= service.connections:
         return FULL
@@ -238,7 +242,12 @@ cdef int eligible(const draw_t *d, uint32_t slot, uint32_t generation, bint boun
         return NO
     if not d.panic and not well(d.s.sb, d.ask.service, slot, d.ask.now_ms):
         return NO
-    return can_now(d, slot)
+    return can_now(d, slot, True)
+
+
+cdef inline int can_take(const draw_t *d, const node_t *node) noexcept nogil:
+    """`eligible` for one that is listed. While `changes` stands still, so does the state of its breaker."""
+    return can_now(d, node.slot, node.trial)
 
 
 cdef inline uint32_t lease_ms(const service_t *service) noexcept nogil:
@@ -312,26 +321,26 @@ cdef inline void refresh(selector_t *s, state_t *st, uint64_t now_ms) noexcept n
 
 
 cdef void list_service(selector_t *s, state_t *st, uint64_t now_ms) noexcept nogil:
-    cdef uint32_t i
+    cdef uint32_t i, k
+    cdef part_t *p
+    cdef bint served = False
     st.changes = sb_load64(&s.sb.header.changes)
     sb_fence()
     st.recheck_ms = NEVER
     for i in range(st.n_parts):
-        list_part(s, st, &st.parts[i], now_ms)
-
-
-cdef void list_part(selector_t *s, state_t *st, part_t *p, uint64_t now_ms) noexcept nogil:
-    cdef uint32_t i
-    p.share = sb_load(&s.sb.group[p.slot].share)
-    for i in range(p.n_tiers):
-        survey(s, st, &p.tiers[i], now_ms)
-    p.panic = in_panic(st.service, p)
-    for i in range(p.n_tiers):
-        list_tier(s, st, &p.tiers[i], p.panic)
+        p = &st.parts[i]
+        survey(s, st, p, now_ms)
+        served |= p.n_sound > 0 and (p.share > 0 or not st.service.split)
+    for i in range(st.n_parts):
+        p = &st.parts[i]
+        p.panic = in_panic(st.service, p) and (p.n_sound > 0 or not served)
+        for k in range(p.n_tiers):
+            list_tier(s, st, &p.tiers[k], p.panic)
 
 
 cdef bint in_panic(const service_t *service, const part_t *p) noexcept nogil:
-    """Too few are sound, of those the operator lets through. Not as long as one priority has enough."""
+    """Too few are sound, of those the operator lets through. Not as long as one priority has enough; nor, see above, with
+    nobody at all while another group serves: that one gets the requests then."""
     cdef uint32_t i
     cdef bint any = False
     for i in range(p.n_tiers):
@@ -343,7 +352,16 @@ cdef bint in_panic(const service_t *service, const part_t *p) noexcept nogil:
     return any
 
 
-cdef void survey(selector_t *s, state_t *st, tier_t *t, uint64_t now_ms) noexcept nogil:
+cdef void survey(selector_t *s, state_t *st, part_t *p, uint64_t now_ms) noexcept nogil:
+    cdef uint32_t i
+    p.share = sb_load(&s.sb.group[p.slot].share)
+    p.n_sound = 0
+    for i in range(p.n_tiers):
+        survey_tier(s, st, &p.tiers[i], now_ms)
+        p.n_sound += p.tiers[i].n_sound
+
+
+cdef void survey_tier(selector_t *s, state_t *st, tier_t *t, uint64_t now_ms) noexcept nogil:
     """Who is permitted, with what weight, and who is well."""
     cdef uint32_t i
     cdef node_t *node
@@ -353,12 +371,13 @@ cdef void survey(selector_t *s, state_t *st, tier_t *t, uint64_t now_ms) noexcep
         node = t.members[i]
         node.offer = 0
         node.well = well(s.sb, st.service, node.slot, now_ms)
+        node.trial = not sound(s.sb, st.service, node.slot)
         if not node.well:
             due_at(st, reopens_ms(s.sb, st.service, node.slot, now_ms))
         if permitted(s.sb, node.slot, node.generation, False):
             node.offer = ramped(s.sb, st, node.slot, now_ms)
             t.n_able += 1
-            t.n_sound += sound(s.sb, st.service, node.slot)
+            t.n_sound += not node.trial
 
 
 cdef uint64_t reopens_ms(const sb_t *sb, const service_t *service, uint32_t slot, uint64_t now_ms) noexcept nogil:
@@ -409,6 +428,7 @@ cdef void fill_list(tier_t *t, uint64_t total, bint heaped) noexcept nogil:
     cdef uint64_t before = 0
     cdef node_t *node
     t.n_listed = 0
+    t.trials = 0
     t.total = total
     t.heaped = heaped
     t.surveyed_ms = 0
@@ -420,6 +440,7 @@ cdef void fill_list(tier_t *t, uint64_t total, bint heaped) noexcept nogil:
         if node.weight:
             t.listed[t.n_listed] = node
             t.n_listed += 1
+            t.trials += node.trial
     if t.cursor >= t.n_listed:
         t.cursor = 0
 
@@ -489,25 +510,37 @@ cdef uint64_t common_divisor(uint64_t a, uint64_t b) noexcept nogil:
     return a
 
 
-cdef inline uint32_t gather(draw_t *d, const tier_t *t, node_t **able) noexcept nogil:
-    """Everyone who can take it, of a small list."""
+cdef inline bint all_can(const draw_t *d, const tier_t *t) noexcept nogil:
+    return not t.trials and d.ask.n_tried == 0 and d.ask.service.connections == 0
+
+
+cdef inline uint32_t gather(draw_t *d, const tier_t *t, node_t **room, node_t ***able) noexcept nogil:
+    """Everyone who can take it, of a small list: the list itself when that is all of them, else `room`."""
     cdef uint32_t i, n = 0
     cdef int v
+    if all_can(d, t):
+        able[0] = t.listed
+        return t.n_listed
+    able[0] = room
     for i in range(t.n_listed):
-        v = can_now(d, t.listed[i].slot)
+        v = can_take(d, t.listed[i])
         if v == YES:
-            able[n] = t.listed[i]
+            room[n] = t.listed[i]
             n += 1
         elif v == FULL:
             d.full = True
     return n
 
 
-cdef inline void drop(node_t **able, uint32_t *n, uint32_t i) noexcept nogil:
-    """Take one out; the others keep their order."""
-    n[0] -= 1
-    for i in range(i, n[0]):
-        able[i] = able[i + 1]
+cdef void drop(node_t **room, node_t ***able, uint32_t *n, const node_t *node) noexcept nogil:
+    """Leave one out; the others keep their order, and the list stays whole."""
+    cdef uint32_t i, k = 0
+    for i in range(n[0]):
+        if able[0][i] != node:
+            room[k] = able[0][i]
+            k += 1
+    n[0] = k
+    able[0] = room
 
 
 cdef inline uint32_t most_owed(node_t *const *able, uint32_t n) noexcept nogil:
@@ -529,17 +562,18 @@ cdef inline void settle(node_t *const *able, uint32_t n, node_t *chosen) noexcep
 
 
 cdef bint pick_smooth(draw_t *d, tier_t *t) noexcept nogil:
-    cdef node_t *able[SMALL]
+    cdef node_t *room[SMALL]
+    cdef node_t **able
     cdef uint32_t n, i
     if t.heaped:
         return pick_heap(d, t)
-    n = gather(d, t, able)
+    n = gather(d, t, room, &able)
     while n:
         i = most_owed(able, n)
         if take_node(d, able[i]):
             settle(able, n, able[i])
             return True
-        drop(able, &n, i)
+        drop(room, &able, &n, able[i])
     return False
 
 
@@ -599,7 +633,7 @@ cdef bint pick_heap(draw_t *d, tier_t *t) noexcept nogil:
             continue
         t.heap[0].deadline += period(node.weight)
         sift_down(t.heap, t.n_listed, 0)
-        v = can_now(d, node.slot)
+        v = can_take(d, node)
         if v == YES and take_node(d, node):
             t.vt = deadline
             return True
@@ -673,7 +707,7 @@ cdef bint pick_random(draw_t *d, tier_t *t) noexcept nogil:
     cdef node_t *node
     for k in range(PROPOSALS):
         node = drawn(d.s, t)
-        if can_now(d, node.slot) == YES and take_node(d, node):
+        if can_take(d, node) == YES and take_node(d, node):
             return True
     return pick_any(d, t)
 
@@ -686,14 +720,14 @@ cdef bint pick_any(draw_t *d, tier_t *t) noexcept nogil:
     for k in range(PROPOSALS):
         total = 0
         for i in range(t.n_listed):
-            v = can_now(d, t.listed[i].slot)
+            v = can_take(d, t.listed[i])
             total += t.listed[i].weight if v == YES else 0
             d.full |= v == FULL
         if total == 0:
             return False
         mark = rnd(d.s) % total
         for i in range(t.n_listed):
-            if can_now(d, t.listed[i].slot) != YES:
+            if can_take(d, t.listed[i]) != YES:
                 continue
             if mark < t.listed[i].weight:
                 if take_node(d, t.listed[i]):
@@ -706,12 +740,13 @@ cdef bint pick_any(draw_t *d, tier_t *t) noexcept nogil:
 # ---- least connections ------------------------------------------------------------------------------------------
 
 cdef bint pick_least_connections(draw_t *d, tier_t *t) noexcept nogil:
-    cdef node_t *able[SMALL]
+    cdef node_t *room[SMALL]
     cdef node_t *ties[SMALL]
+    cdef node_t **able
     cdef uint32_t n, n_ties, i
     if t.n_listed > SMALL:
         return pick_sampled(d, t)
-    n = gather(d, t, able)
+    n = gather(d, t, room, &able)
     while n:
         n_ties = least_loaded(d.s.sb, able, n, ties)
         i = most_owed(ties, n_ties)
@@ -719,7 +754,7 @@ cdef bint pick_least_connections(draw_t *d, tier_t *t) noexcept nogil:
             settle(ties, n_ties, ties[i])
             bound_credit(ties[i], t.total)
             return True
-        drop_node(able, &n, ties[i])
+        drop(room, &able, &n, ties[i])
     return False
 
 
@@ -727,14 +762,6 @@ cdef inline void bound_credit(node_t *node, uint64_t total) noexcept nogil:
     """Ties are other sets every time, so credits could drift."""
     if node.credit < -<int64_t>total:
         node.credit = -<int64_t>total
-
-
-cdef void drop_node(node_t **able, uint32_t *n, const node_t *node) noexcept nogil:
-    cdef uint32_t i
-    for i in range(n[0]):
-        if able[i] == node:
-            drop(able, n, i)
-            return
 
 
 cdef uint32_t least_loaded(const sb_t *sb, node_t *const *able, uint32_t n, node_t **ties) noexcept nogil:
@@ -769,7 +796,7 @@ cdef bint pick_sampled(draw_t *d, tier_t *t) noexcept nogil:
         best = NULL
         for k in range(SAMPLES):
             node = drawn(d.s, t)
-            if can_now(d, node.slot) != YES:
+            if can_take(d, node) != YES:
                 continue
             cost = (time_cost(d, t, node) if by_time else sb_inflight(d.s.sb, node.slot) / <double>node.weight)
             if best == NULL or cost < least:
@@ -782,29 +809,41 @@ cdef bint pick_sampled(draw_t *d, tier_t *t) noexcept nogil:
 
 # ---- least response time ----------------------------------------------------------------------------------------
 
-cdef double decay(uint64_t us) noexcept nogil:
+cdef inline double decay(uint64_t us) noexcept nogil:
     """exp(-us / TAU_US) to a thousandth."""
-    cdef double r = 1.0 / (1.0 + us / (1024.0 * TAU_US))
+    cdef double r = us / <double>TAU_US
     cdef uint32_t i
+    if r < 1 / 64.0:
+        return 1 - r + r * r / 2
+    r = 1 / (1 + r / 1024)
     for i in range(10):
         r *= r
     return r
 
 
+cdef double merged_worker(const sb_epstat_t *e, uint64_t now_us, double *sum, double *weights) noexcept nogil:
+    """Add one worker's estimate, of less weight the older it is; returns the weight."""
+    cdef double d
+    if e.ewma_us <= 0:
+        return 0
+    d = decay(now_us - e.ewma_at_us if now_us > e.ewma_at_us else 0) + 1e-12
+    sum[0] += e.ewma_us * d
+    weights[0] += d
+    return d
+
+
 cdef void merge_latency(const sb_t *sb, node_t *node, uint64_t now_us) noexcept nogil:
     """The mean of the workers' estimates, fresh ones counting more; it fades when nobody has had a sample lately."""
-    cdef double sum = 0, weights = 0, freshest = 0, us, d
-    cdef uint64_t at
+    cdef double sum = 0, weights = 0, freshest = 0, d
     cdef uint32_t w
     for w in range(sb.workers):
-        us = sb.epstat[w][node.slot].ewma_us
-        if us <= 0:
-            continue
-        at = sb.epstat[w][node.slot].ewma_at_us
-        d = decay(now_us - at if now_us > at else 0) + 1e-12
-        sum += us * d
-        weights += d
-        freshest = d if d > freshest else freshest
+        if w != sb.me:
+            d = merged_worker(&sb.epstat[w][node.slot], now_us, &sum, &weights)
+            freshest = d if d > freshest else freshest
+    node.others_us = <float>sum
+    node.others_weight = <float>weights
+    d = merged_worker(&sb.epstat[sb.me][node.slot], now_us, &sum, &weights)
+    freshest = d if d > freshest else freshest
     node.merged_ms = now_us // 1000
     node.settled_us = <float>(sum / weights) if weights > 0 else 0
     node.latency_us = <float>(node.settled_us * freshest)
@@ -846,13 +885,14 @@ cdef inline double time_cost(draw_t *d, const tier_t *t, node_t *node) noexcept 
 
 
 cdef bint pick_least_time(draw_t *d, tier_t *t) noexcept nogil:
-    cdef node_t *able[SMALL]
+    cdef node_t *room[SMALL]
+    cdef node_t **able
     cdef uint32_t n, i, best
     cdef double cost, least
     if t.n_listed > SMALL:
         return pick_sampled(d, t)
     survey_latency(t, d.ask.now_ms)
-    n = gather(d, t, able)
+    n = gather(d, t, room, &able)
     while n:
         t.cursor = t.cursor + 1 if t.cursor + 1 < n else 0
         best = t.cursor
@@ -864,7 +904,7 @@ cdef bint pick_least_time(draw_t *d, tier_t *t) noexcept nogil:
                 best = i
         if take_node(d, able[best]):
             return True
-        drop(able, &n, best)
+        drop(room, &able, &n, able[best])
     return False
 
 
@@ -884,7 +924,10 @@ cdef void learn(selector_t *s, uint32_t slot, int outcome, uint64_t first_us, ui
         us = e.ewma_us * d + us * (1 - d)
     e.ewma_us = us
     e.ewma_at_us = now_us
-    node.merged_ms = 0
+    node.settled_us = <float>((node.others_us + us) / (node.others_weight + 1))
+    node.latency_us = node.settled_us
+    if node.tier != NULL and node.tier.mean_us == 0:
+        node.tier.surveyed_ms = 0            # there is a mean from now on
 
 
 cdef double penalty(double own, double mean, double us) noexcept nogil:
@@ -986,7 +1029,7 @@ cdef bint walk(draw_t *d, tier_t *t, uint64_t places) noexcept nogil:
     for k in range(r.n):
         node = &d.s.nodes[r.owner[at].slot]
         if r.owner[at].rank < node.points:
-            v = can_now(d, node.slot)
+            v = can_take(d, node)
             d.full |= v == FULL
             if v == YES and (places == 0 or sb_inflight(d.s.sb, node.slot) < <int64_t>capacity(t, node, places)):
                 if take_node(d, node):
@@ -1000,7 +1043,7 @@ cdef bint walk(draw_t *d, tier_t *t, uint64_t places) noexcept nogil:
 cdef bint anyone(draw_t *d, const tier_t *t) noexcept nogil:
     cdef uint32_t i
     for i in range(t.n_listed):
-        if can_now(d, t.listed[i].slot) == YES:
+        if can_take(d, t.listed[i]) == YES:
             return True
     return False
 
@@ -1729,6 +1772,8 @@ cdef void enter_member(selector_t *s, const member_t *m) noexcept nogil:
         node.weight = 0
         node.latency_us = 0
         node.settled_us = 0
+        node.others_us = 0
+        node.others_weight = 0
         node.merged_ms = 0
         s.sb.epstat[s.sb.me][m.slot].ewma_us = 0
 
