@@ -10,6 +10,8 @@ from turnout.ext.headers cimport (
     header_lookup, token_listed,
 )
 
+import time
+
 cdef enum:
     METHOD_MAX = 32
     MAX_LENGTH_DIGITS = 18    # a content length below 10**18
@@ -667,3 +669,23 @@ def _parse_at(str kind, size_t address, uint32_t n, uint32_t seen=0, *, uint32_t
               uint32_t fields=100):
     """Test access: _parse of n bytes at an address, for heads at the edge of an unreadable page."""
     return parsed(kind, <const char *>address, n, seen, line, head, fields)
+
+
+def _bench(str kind, bytes raw, uint64_t times):
+    """Nanoseconds per parse of a request's or response's head."""
+    cdef head_limits_t limits
+    cdef head_t h
+    cdef const char *p = raw
+    cdef uint32_t n = <uint32_t>len(raw)
+    cdef bint request = kind == "request"
+    cdef uint64_t i
+    cdef int used = 0
+    limits.line, limits.head, limits.fields = 8192, 32768, 100
+    started = time.perf_counter_ns()
+    with nogil:
+        for i in range(times):
+            used = parse_request(p, n, 0, &limits, &h) if request else parse_response(p, n, 0, &limits, &h)
+    spent = time.perf_counter_ns() - started
+    if used != <int>n:
+        raise ValueError(f"not one whole head: {used}")
+    return spent / times
