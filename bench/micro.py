@@ -2,10 +2,11 @@
 
     python bench/micro.py [--json FILE] [--no-callgrind]
 
-Pick: select_pick and select_release together, one worker, every endpoint eligible, breaker on, a new key each
-time. Times are those of the best of many short slices, since a machine that does other things as well only ever
-adds to them; the median of the slices is printed beside it. Instructions are callgrind's count inside these
-functions and what they call; they do not depend on what else the machine does. Without valgrind they are left out.
+Pick: select_pick and select_release together, one worker, every endpoint eligible, breaker on, a new key
+each time. Times are those of the best of many short slices, since a machine that does other things as
+well only adds to them; the median of the slices is printed beside it. Instructions are callgrind's count
+inside these functions and what they call; they do not depend on what else the machine does. Without
+valgrind they are left out.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def slices(measure: Callable[[int], float], count: int = SLICES) -> tuple[float,
 
 
 def callgrind(what: list[str], functions: list[str]) -> float | None:
-    """Instructions per call of the functions together, with all they call; this file runs `what` COUNTED times."""
+    """Instructions of one call of the functions, with all they call; this file runs `what` COUNTED times."""
     if shutil.which("valgrind") is None:
         return None
     command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"]
@@ -142,9 +143,7 @@ def pick_rows(counting: bool) -> list[Row]:
             place = Service(strategy, n)
             best, median = slices(place.ns)
             place.close()
-            count = instructions(
-                ["pick", strategy, str(n)], ["select_select_pick", "select_select_release"], counting
-            )
+            count = callgrind(["pick", strategy, str(n)], PICK) if counting else None
             rows.append(
                 {
                     "what": "pick",
