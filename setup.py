@@ -12,8 +12,9 @@ from setuptools import Extension, setup
 
 MODULES = [
     "timers", "buffers", "text", "headers", "framing", "http1", "scoreboard", "ring", "breaker", "sticky",
-    "retry", "select", "document", "router", "snapshot", "logline", "account", "stream", "conn", "endpoint",
-    "edits", "respond", "request", "upstream", "exchange", "listener", "engine",
+    "retry", "listing", "latency", "strategies", "split", "adopt", "select", "document", "router",
+    "snapshot", "logline", "account", "stream", "conn", "endpoint", "edits", "respond", "request",
+    "upstream", "exchange", "listener", "engine",
 ]  # fmt: skip
 
 SANITIZE = os.environ.get("TURNOUT_SANITIZE") == "1"

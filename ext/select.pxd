@@ -6,6 +6,7 @@ strategies (`eligible`): health up, admin ready (or drain for a bound session), 
 tried before, below its limit, let through by its breaker.
 State that survives snapshots (credits, heaps, rings, split sequence) is owned by the selector under scoreboard slots;
 `select_adopt` is called once for each new snapshot, before its first pick, and is where all allocation happens.
+The parts it is made of: balance.pxd.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
