@@ -53,7 +53,7 @@ RING_GOAL_MS = 50.0
 RING_POINTS = 160
 SLICE_MS = 0.4
 SLICES = 200
-COUNTED = 200
+COUNTED = 20_000
 """calls under callgrind"""
 PICK = ["select_select_pick", "select_select_release"]
 
