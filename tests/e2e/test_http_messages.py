@@ -520,6 +520,39 @@ def test_the_client_is_the_last_address_that_is_not_a_trusted_proxy(proxy, origi
     assert proxy.record()["client"] == "9.9.9.9"
 
 
+def test_several_forwarded_fields_of_a_trusted_proxy_are_one_list(proxy, origin):
+    proxy.serve(origin, listener={"trusted": ["127.0.0.1"]})
+    sent = request("/", "X-Forwarded-For: 1.1.1.1", "X-Other: x", "X-Forwarded-For: 2.2.2.2")
+
+    asked, _, _ = relay(proxy, origin, sent, response())
+
+    assert asked.get("x-forwarded-for") == "1.1.1.1, 2.2.2.2, 127.0.0.1"
+    assert proxy.record()["client"] == "2.2.2.2"
+
+
+def test_a_forwarded_address_that_is_none_is_not_believed(proxy, origin):
+    proxy.serve(origin, listener={"trusted": ["127.0.0.1"]})
+
+    relay(proxy, origin, request("/", "X-Forwarded-For: 1.1.1.1, nobody"), response())
+
+    assert proxy.record()["client"] == "127.0.0.1"
+
+
+def test_a_client_with_an_ipv6_address_is_named_as_the_rfc_says(origin):
+    try:
+        proxy = Proxy(host="::1")
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    with proxy:
+        proxy.serve(origin, listener={"forwarded": ["x", "rfc7239"]})
+
+        asked, _, _ = relay(proxy, origin, request(host="[::1]:80"), response())
+
+        assert asked.get("x-forwarded-for") == "::1"
+        assert asked.get("forwarded") == 'for="[::1]";host="[::1]:80";proto=http'
+        assert proxy.record()["client"] == "::1"
+
+
 def test_an_address_outside_the_trusted_networks_is_not_trusted(proxy, origin):
     proxy.serve(origin, listener={"trusted": ["127.0.0.2/32", "::1/128"]})
 

@@ -218,6 +218,24 @@ def test_a_client_that_does_not_read_is_cut_also_when_its_own_body_ends_meanwhil
     assert upstream.ended()
 
 
+@pytest.mark.parametrize("sends", [False, True])
+def test_a_refused_client_that_does_not_go_is_not_kept(proxy, sends):
+    """It is given some time to read why, and what it still sends is dropped."""
+    proxy.serve("127.0.0.1:9")
+    client = proxy.client()
+    client.send(b"rubbish\r\n\r\n")
+    assert client.answer().status == 400
+    assert client.at_end()
+    end = time.monotonic() + 10
+    while proxy.counts("clients") and time.monotonic() < end:
+        if sends:
+            with contextlib.suppress(ConnectionError):
+                client.send(b"x" * 100)
+        time.sleep(0.02)
+
+    assert proxy.counts("clients") == 0
+
+
 # ---- endpoints --------------------------------------------------------------------------------------
 
 

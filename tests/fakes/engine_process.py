@@ -150,6 +150,7 @@ class Proxy:
         *,
         workers: int = 1,
         listeners: int = 1,
+        host: str = "127.0.0.1",
         backlog: int = 1024,
         large_bytes: int = LARGE_BYTES,
         nofile: int | None = None,
@@ -158,6 +159,7 @@ class Proxy:
             workers, endpoints=self.ENDPOINTS, groups=1024, services=self.SERVICES, routes=self.ROUTES
         )
         self.log = tempfile.NamedTemporaryFile(prefix="turnout-log-")  # noqa: SIM115
+        self.host = host
         self.ports: list[int] = []
         self.sockets = [self.bind(workers, backlog) for _ in range(listeners)]
         self.versions = itertools.count(1)
@@ -186,7 +188,9 @@ class Proxy:
         group: list[socket.socket] = []
         for _ in range(workers):
             port = group[0].getsockname()[1] if group else 0
-            group.append(socket.create_server(("127.0.0.1", port), backlog=backlog, reuse_port=True))
+            family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+            sock = socket.create_server((self.host, port), family=family, backlog=backlog, reuse_port=True)
+            group.append(sock)
         self.ports.append(group[0].getsockname()[1])
         return group
 
@@ -283,7 +287,7 @@ class Proxy:
 
     def client(self, slot: int = 0, **more: Any) -> Any:
         """A connection to the proxy; closed by `rest`."""
-        out = Client(self.ports[slot], **more)
+        out = Client(self.ports[slot], host=self.host, **more)
         self.opened.append(out)
         return out
 
