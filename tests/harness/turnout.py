@@ -167,6 +167,7 @@ async def turnout(folder: Path, text: str, **environment: str) -> AsyncIterator[
         yield proxy
     finally:
         await proxy.clean_up()
+        print(proxy.text)
     assert not proxy.said("ended badly"), proxy.text
     assert not proxy.said(" critical "), proxy.text
 
