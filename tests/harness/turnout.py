@@ -22,13 +22,13 @@ RUN = (sys.executable, "-m", "turnout", "run")
 
 
 def free_port() -> int:
-    """A port that is kept from everybody who does not ask for just this one, outgoing connections included:
-    a socket that does not listen stays bound to it.
+    """A port that is kept, at every address, from everybody who does not ask for just this one, outgoing
+    connections included: a socket that does not listen stays bound to it.
     """
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.bind(("127.0.0.1", 0))
+    sock.bind(("", 0))
     atexit.register(sock.close)
     return sock.getsockname()[1]
 
