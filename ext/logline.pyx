@@ -205,3 +205,32 @@ cdef void log_record(core_t *core, const exch_t *x) noexcept nogil:
         core.sb.slab[core.sb.me].log_dropped += 1
     else:
         log.n += out_length(&o)
+
+
+# ---- for tests --------------------------------------------------------------------------------------------------
+
+def _escaped(bytes value, uint32_t cap=RECORD_MAX):
+    """Test access to put_escaped: the JSON string, None when it does not fit."""
+    cdef bytearray room = bytearray(cap)
+    cdef out_t o
+    out_open(&o, room, cap)
+    put_escaped(&o, value, <uint32_t>len(value))
+    return None if o.full else bytes(room[: out_length(&o)])
+
+
+def _time(uint64_t wall_ms):
+    """Test access to put_time."""
+    cdef char room[64]
+    cdef out_t o
+    out_open(&o, room, sizeof(room))
+    put_time(&o, wall_ms)
+    return room[: out_length(&o)]
+
+
+def _ms(uint64_t from_us, uint64_t to_us):
+    """Test access to put_ms: the number."""
+    cdef char room[64]
+    cdef out_t o
+    out_open(&o, room, sizeof(room))
+    put_ms(&o, b"x", from_us, to_us)
+    return room[: out_length(&o)].removeprefix(b', "x": ')

@@ -1,10 +1,11 @@
 """See stream.pxd."""
 
-from libc.stdint cimport uint32_t
-from libc.string cimport memcpy
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
 from turnout.ext.buffers cimport (
-    BUF_LARGE, BUF_SMALL, HEADROOM, SMALL_BYTES, buf_data, buf_give, buf_give_chain, buf_left, buf_room, buf_t,
-    buf_tail, buf_take,
+    BUF_LARGE, BUF_SMALL, HEADROOM, LARGE_BYTES, SMALL_BYTES, buf_data, buf_give, buf_give_chain, buf_left, buf_room,
+    buf_t, buf_tail, buf_take, pool_close, pool_init,
 )
 from turnout.ext.conn cimport IO_BLOCKED, IO_ERROR, conn_recv, conn_send
 from turnout.ext.core cimport (
@@ -312,3 +313,54 @@ cdef int stream_pump(core_t *core, stream_t *s, conn_t *source, conn_t *sink, bu
         stop = read_some(core, s, source, rest)
         if stop >= 0:
             return stop
+
+
+# ---- for tests --------------------------------------------------------------------------------------------------
+
+cdef bytes taken(core_t *core, buf_t *b):
+    """The bytes of a chain, which is given back."""
+    out = b""
+    cdef buf_t *at = b
+    while at != NULL:
+        out += buf_data(at)[:buf_left(at)]
+        at = at.next
+    buf_give_chain(&core.buffers, b)
+    return out
+
+
+def _relay(int kind, uint64_t left, int out, list pieces):
+    """Test access: raw pieces of a body through one stream, and the end of the connection behind them if nothing ended
+    before: (FEED_*, what a sink of body_kind `out` gets, what stood behind the body, whether it ended, buffers lost)."""
+    cdef core_t *core = <core_t *>calloc(1, sizeof(core_t))
+    cdef stream_t s
+    cdef buf_t *rest = NULL
+    cdef int verdict = FEED_OK
+    if core == NULL:
+        raise MemoryError
+    memset(&s, 0, sizeof(s))
+    pool_init(&core.buffers, 16 * LARGE_BYTES)
+    s.body.kind = <uint8_t>kind
+    s.body.left = left
+    s.out = <uint8_t>out
+    wire = behind = b""
+    for piece in pieces:
+        if s.flags & SF_ENDED:
+            behind += piece
+            continue
+        verdict = stream_feed(core, &s, buf_copy(core, piece, <uint32_t>len(piece)), &rest)
+        wire += taken(core, s.first)
+        s.first = s.last = NULL
+        if verdict < 0:
+            break
+        if rest != NULL:
+            behind += taken(core, rest)
+    if verdict == FEED_OK and kind == BODY_CLOSE:
+        verdict = stream_end(core, &s)
+        wire += taken(core, s.first)
+        s.first = s.last = NULL
+    ended = bool(s.flags & SF_ENDED)
+    stream_clear(core, &s)
+    lost = core.buffers.n_used[BUF_SMALL] + core.buffers.n_used[BUF_LARGE]
+    pool_close(&core.buffers)
+    free(core)
+    return verdict, wire, behind, ended, lost

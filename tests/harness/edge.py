@@ -15,7 +15,7 @@ _mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 class Edge:
     """Room for up to `size` bytes between two unreadable pages."""
 
-    def __init__(self, size: int = 256 * 1024) -> None:
+    def __init__(self, size: int = 1 << 20) -> None:
         inner = -(-size // PAGE) * PAGE
         self._map = mmap.mmap(-1, inner + 2 * PAGE)
         start = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
@@ -27,12 +27,14 @@ class Edge:
 
     def last(self, raw: bytes) -> int:
         """The address of a copy whose last byte is the last readable one."""
+        assert len(raw) <= self._past - self._first
         address = self._past - len(raw)
         ctypes.memmove(address, raw, len(raw))
         return address
 
     def first(self, raw: bytes) -> int:
         """The address of a copy whose first byte is the first readable one."""
+        assert len(raw) <= self._past - self._first
         ctypes.memmove(self._first, raw, len(raw))
         return self._first
 

@@ -1,0 +1,3 @@
+"""One direction of an exchange, for tests."""
+
+def _relay(kind: int, left: int, out: int, pieces: list[bytes]) -> tuple[int, bytes, bytes, bool, int]: ...
