@@ -12,6 +12,12 @@ from turnout.ext.headers cimport (
 
 import time
 
+cdef extern from *:
+    int __builtin_ctzll(unsigned long long) nogil
+
+cdef extern from "<endian.h>" nogil:
+    uint64_t le64toh(uint64_t)
+
 cdef enum:
     METHOD_MAX = 32
     MAX_LENGTH_DIGITS = 18    # a content length below 10**18
@@ -117,18 +123,20 @@ cdef inline uint64_t stops_value(uint64_t w) noexcept nogil:
 
 cdef inline uint32_t value_end(const char *p, uint32_t at, uint32_t n) noexcept nogil:
     """First byte from `at` that may not stand in a value; n when there is none. Eight bytes a step."""
-    cdef uint64_t w
-    while True:
-        while at + 8 <= n:
-            memcpy(&w, p + at, 8)
-            if stops_value(w):
-                break
+    cdef uint64_t w, stops
+    while at + 8 <= n:
+        memcpy(&w, p + at, 8)
+        stops = stops_value(le64toh(w))
+        if stops == 0:
             at += 8
-        while at < n and p[at] != c'\t' and bytes_are[<uint8_t>p[at]] & IS_VALUE:
-            at += 1
-        if at == n or p[at] != c'\t':
+            continue
+        at += <uint32_t>__builtin_ctzll(stops) >> 3
+        if p[at] != c'\t':
             return at
         at += 1
+    while at < n and bytes_are[<uint8_t>p[at]] & IS_VALUE:
+        at += 1
+    return at
 
 
 cdef int parse_field(const char *p, uint32_t n, uint32_t at, field_t *f) noexcept nogil:
