@@ -232,5 +232,5 @@ def _ms(uint64_t from_us, uint64_t to_us):
     cdef char room[64]
     cdef out_t o
     out_open(&o, room, sizeof(room))
-    put_ms(&o, b"x", from_us, to_us)
-    return room[: out_length(&o)].removeprefix(b', "x": ')
+    put_ms(&o, b"total_ms", from_us, to_us)
+    return room[: out_length(&o)].removeprefix(b', "total_ms": ')
