@@ -1,6 +1,6 @@
 """Turnout beside nginx, HAProxy, Envoy, Caddy and Traefik: CPU per request, rate, latency and memory.
 
-    python bench/peers.py                                    everything, about ten minutes
+    python bench/peers.py                                    everything, about a quarter of an hour
     python bench/peers.py --modes small,16k --peers turnout,nginx,haproxy --rounds 3 --seconds 3
 
 How it is measured and what the figures can and cannot say: bench/README.md.
@@ -9,6 +9,7 @@ How it is measured and what the figures can and cannot say: bench/README.md.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -24,7 +25,7 @@ from typing import Any
 
 from chart import draw
 from load import PROXY_CPU, Crowd, Origin, check_work, wait_for_route, wrk
-from processes import BenchError, Tree, free_port, kill_all, kill_on_exit, wait_for_port
+from processes import BenchError, Tree, busy_ns, free_port, kill_all, kill_on_exit, wait_for_port
 from proxies import PEERS, Peer, Place
 from rich.console import Console
 from rich.table import Table
@@ -70,6 +71,7 @@ class Sample:
     memory_mb: float = 0
     idle_cpu_ms_per_s: float = 0
     upstream_connections: int = 0
+    others_pct: float = 0
     error: str = ""
 
 
@@ -91,6 +93,14 @@ class Running:
             raise
 
 
+def started(peer: Peer, origin: Origin, mode: Mode, folder: Path) -> Running:
+    """Somebody else may take the free port in the moment before the peer does: another one, twice."""
+    for _ in range(2):
+        with contextlib.suppress(BenchError):
+            return Running(peer, origin, mode, folder)
+    return Running(peer, origin, mode, folder)
+
+
 def measure_load(running: Running, origin: Origin, mode: Mode, seconds: float) -> Sample:
     def drive(seconds: float) -> Any:
         return wrk(
@@ -100,9 +110,10 @@ def measure_load(running: Running, origin: Origin, mode: Mode, seconds: float) -
 
     drive(1)
     connections = origin.counts()[0]
-    cpu = running.tree.cpu_ns()
+    cpu, busy, since = running.tree.cpu_ns(), busy_ns(PROXY_CPU), time.monotonic_ns()
     seen = drive(seconds)
     cpu = running.tree.cpu_ns() - cpu
+    others = max(0, busy_ns(PROXY_CPU) - busy - cpu) / (time.monotonic_ns() - since)
     connections = origin.counts()[0] - connections - 1
     memory = running.tree.resident_bytes() / 1e6
     if seen.errors or not seen.requests or not running.tree.alive():
@@ -112,6 +123,7 @@ def measure_load(running: Running, origin: Origin, mode: Mode, seconds: float) -
     return Sample(
         cpu / 1000 / seen.requests, seen.requests / seen.seconds, seen.p50, seen.p99, memory,
         upstream_connections=connections,
+        others_pct=100 * others,
     )  # fmt: skip
 
 
@@ -145,7 +157,7 @@ def run_mode(
     for turn in range(rounds):
         for peer in peers:
             try:
-                running = Running(peer, origin, mode, folder)
+                running = started(peer, origin, mode, folder)
                 try:
                     idle = mode.name == "idle"
                     sample = measure_idle(running) if idle else measure_load(running, origin, mode, seconds)
@@ -197,6 +209,7 @@ def summarise(samples: dict[str, list[Sample]]) -> dict[str, dict[str, Any]]:
             "p50_us": middle([s.p50_us for s in own if s.value is not None]),
             "p99_us": middle([s.p99_us for s in own if s.value is not None]),
             "memory_mb": middle([s.memory_mb for s in own if s.value is not None]),
+            "others_pct": middle([s.others_pct for s in own if s.value is not None]),
             "idle_cpu_ms_per_s": middle([s.idle_cpu_ms_per_s for s in own if s.value is not None]),
             "errors": errors,
             "samples": [asdict(s) for s in own],
@@ -214,12 +227,14 @@ def show(mode: Mode, rows: dict[str, dict[str, Any]], console: Console) -> None:
     table.add_column("peer")
     for heading in (mode.unit, "low..high", "ratio to best of nginx, HAProxy", "ratio to best other"):
         table.add_column(heading, justify="right")
-    for heading in ["CPU ms/s idle"] if idle else ["requests/s", "p50 us", "p99 us"]:
+    for heading in ["CPU ms/s idle"] if idle else ["requests/s", "p50 us", "p99 us", "others %"]:
         table.add_column(heading, justify="right")
     table.add_column("memory MB", justify="right")
     for name, row in rows.items():
         if row["value"] is None:
-            table.add_row(name, "invalid", row["errors"][0][:60], *[""] * (4 if idle else 6))
+            table.add_row(
+                name, "invalid", " ".join(row["errors"][0].split())[:60], *[""] * (4 if idle else 7)
+            )
             continue
         cells = [f"{row['value']:.1f}", f"{row['low']:.1f}..{row['high']:.1f}"]
         cells += [number(row["to_reference"], ".2f"), number(row["to_best_other"], ".2f")]
@@ -227,6 +242,7 @@ def show(mode: Mode, rows: dict[str, dict[str, Any]], console: Console) -> None:
             cells.append(f"{row['idle_cpu_ms_per_s']:.2f}")
         else:
             cells += [f"{row['rps']:.0f}", f"{row['p50_us']:.0f}", f"{row['p99_us']:.0f}"]
+            cells.append(f"{row['others_pct']:.0f}")
         table.add_row(name, *cells, f"{row['memory_mb']:.1f}")
     console.print(table)
 
@@ -266,9 +282,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--modes", default="all", help=f"of {','.join(MODES)}")
     parser.add_argument("--peers", default="all", help=f"of {','.join(p.name for p in PEERS)}")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--seconds", type=float, default=3, help="of load in a round, after one second to warm up"
+        "--seconds", type=float, default=2, help="of load in a round, after one second to warm up"
     )
     parser.add_argument("--json", type=Path, default=HERE / "results" / "latest.json")
     parser.add_argument("--svg", type=Path, default=HERE / "results" / "latest.svg")

@@ -65,12 +65,14 @@ class Tree:
         return total
 
     def private_bytes(self) -> int:
-        """Memory that belongs to these processes only: Private_Clean + Private_Dirty."""
+        """Memory these processes have written and share with nobody. Pages of files do not count: the kernel
+        takes them back when it likes.
+        """
         total = 0
         for process in self._members():
             with contextlib.suppress(OSError):
                 for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
-                    if line.startswith(("Private_Clean:", "Private_Dirty:")):
+                    if line.startswith("Private_Dirty:"):
                         total += int(line.split()[1]) * 1024
         return total
 
@@ -99,6 +101,16 @@ class Tree:
         psutil.wait_procs(members, timeout=5)
         with contextlib.suppress(ValueError):
             _running.remove(self)
+
+
+def busy_ns(cpu: int) -> int:
+    """Nanoseconds this CPU has worked for anybody so far; counted in ticks of ten milliseconds."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{cpu}":
+            user, nice, system, _idle, _iowait, irq, softirq = (int(t) for t in ticks[:7])
+            return (user + nice + system + irq + softirq) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    raise BenchError(f"there is no CPU {cpu}")
 
 
 def kill_all() -> None:
