@@ -8,8 +8,9 @@ from turnout.ext.core cimport (
     conn_t, core_t,
 )
 from turnout.ext.kernel cimport (
-    EAGAIN, EINTR, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MSG_DONTWAIT, MSG_MORE,
-    MSG_NOSIGNAL, MSG_PEEK, close, epoll_ctl, epoll_event, errno, recv, send,
+    EAGAIN, EINTR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_MOD, MSG_DONTWAIT, MSG_MORE,
+    MSG_NOSIGNAL, MSG_PEEK, SOL_SOCKET, SO_LINGER, close, epoll_ctl, epoll_event, errno, linger_t, recv, send,
+    setsockopt,
 )
 from turnout.ext.timers cimport wheel_drop
 
@@ -155,6 +156,13 @@ cdef int conn_send(core_t *core, conn_t *c, const char *p, uint32_t n, bint more
             return IO_BLOCKED
         c.flags |= CF_DEAD
         return IO_ERROR
+
+
+cdef void conn_reset_on_close(conn_t *c) noexcept nogil:
+    cdef linger_t reset
+    reset.l_onoff = 1
+    reset.l_linger = 0
+    setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset))
 
 
 cdef bint conn_quiet(conn_t *c) noexcept nogil:

@@ -1,6 +1,6 @@
 """The request head as an upstream gets it."""
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint64_t
 from turnout.ext.core cimport core_t, exch_t
 from turnout.ext.text cimport out_t
 
@@ -14,3 +14,6 @@ last address in it that is not itself trusted."""
 
 cdef void request_identity(core_t *core, exch_t *x) noexcept nogil
 """Set x.request_id: the client's X-Request-ID if it is short and plain, else a new one."""
+
+cdef uint64_t random_next(core_t *core) noexcept nogil
+"""Unique enough for ids and jitter; not a secret."""

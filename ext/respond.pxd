@@ -16,7 +16,7 @@ cdef bint respond_interim(core_t *core, exch_t *x, const head_t *h, const char *
 
 cdef void respond_local(core_t *core, exch_t *x, uint32_t status, int cause, const char *reason) noexcept nogil
 """Answer from the proxy itself and finish: a short text that says which, JSON if the client accepts it. Any upstream
-connection must have been closed. `reason` is static storage."""
+connection must have been closed. `reason` is static storage. A client that speaks no HTTP is cut off instead."""
 
 cdef void respond_fixed(core_t *core, exch_t *x, const char *location, uint32_t location_n) noexcept nogil
 """Answer with the route's own response or redirect, and finish."""

@@ -5,15 +5,15 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strlen
 from turnout.ext.account cimport account_exchange
 from turnout.ext.buffers cimport buf_give, buf_left, buf_t
-from turnout.ext.conn cimport client_leaves, conn_close, conn_deadline, conn_ready, conn_send
+from turnout.ext.conn cimport client_leaves, conn_close, conn_deadline, conn_ready, conn_reset_on_close, conn_send
 from turnout.ext.core cimport (
-    CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_IDLE, CS_LINGER, SCRATCH_BYTES, SF_ENDED, XF_CLIENT_10, XF_CLOSE, XF_HEAD_ONLY,
+    CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_IDLE, CS_LINGER, SCRATCH_BYTES, SF_ENDED, XF_CLIENT_10, XF_CLOSE, XF_HEAD_ONLY, XF_RAW,
     XF_STICKY_ISSUE, XS_DONE, XS_LOCAL, conn_t, core_t, exch_t,
 )
-from turnout.ext.edits cimport put_edits, put_fields
+from turnout.ext.edits cimport put_edits, put_fields, put_upgrade
 from turnout.ext.framing cimport BODY_CHUNKED
 from turnout.ext.headers cimport H_ACCEPT, field_t, head_t, token_listed
-from turnout.ext.kernel cimport SHUT_WR, SOL_SOCKET, SO_LINGER, setsockopt, shutdown
+from turnout.ext.kernel cimport SHUT_WR, shutdown
 from turnout.ext.sticky cimport STICKY_COOKIE_MAX, sticky_write
 from turnout.ext.stream cimport buf_copy, stream_append, stream_append_copy, stream_clear, stream_flush
 from turnout.ext.text cimport out_field, out_length, out_open, out_put, out_t, out_text, out_uint
@@ -21,14 +21,6 @@ from turnout.ext.text cimport out_field, out_length, out_open, out_put, out_t, o
 cdef enum:
     LINGER_MS = 2000
     DRAIN_IDLE_MS = 1000      # while draining: for one more request, which is told to close
-
-cdef extern from *:
-    """
-    struct turnout_linger { int onoff; int seconds; };
-    """
-    struct turnout_linger:
-        int onoff
-        int seconds
 
 
 cdef exch_t *exchange_new(core_t *core) noexcept nogil:
@@ -97,11 +89,14 @@ cdef uint32_t respond_head(core_t *core, exch_t *x, const head_t *h, const char 
     put_fields(&o, h, base, &x.route.response, 0)
     if x.down.out == BODY_CHUNKED:
         out_put(&o, b"Transfer-Encoding: chunked\r\n", 28)
-    elif h.content_length >= 0 and h.status != 204:
+    elif h.content_length >= 0 and h.status >= 200 and h.status != 204:
         put_length(&o, <uint64_t>h.content_length)
     if x.flags & XF_STICKY_ISSUE:
         put_sticky(core, &o, x)
-    put_connection(&o, x)
+    if h.status == 101:
+        put_upgrade(&o, h, base)
+    else:
+        put_connection(&o, x)
     out_put(&o, b"\r\n", 2)
     return 0 if o.full else out_length(&o)
 
@@ -214,6 +209,15 @@ cdef void put_explanation(out_t *o, const exch_t *x, uint32_t status, const char
 
 
 cdef void respond_local(core_t *core, exch_t *x, uint32_t status, int cause, const char *reason) noexcept nogil:
+    if x.flags & XF_RAW:
+        x.cause = cause
+        x.reason = reason
+        respond_abort(core, x)
+    else:
+        answer_local(core, x, status, cause, reason)
+
+
+cdef void answer_local(core_t *core, exch_t *x, uint32_t status, int cause, const char *reason) noexcept nogil:
     cdef char body[512]
     cdef out_t b, o
     cdef const char *phrase = status_text(status)
@@ -333,11 +337,8 @@ cdef void respond_finish(core_t *core, exch_t *x) noexcept nogil:
 
 cdef void respond_abort(core_t *core, exch_t *x) noexcept nogil:
     cdef conn_t *c = x.client
-    cdef turnout_linger reset
-    # A reset, not a clean end: for a body that runs to the end of the connection only that tells the client.
-    reset.onoff = 1
-    reset.seconds = 0
-    setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset))
+    # For a body that runs to the end of the connection only a reset tells that it is not whole.
+    conn_reset_on_close(c)
     c.flags |= CF_DEAD
     stream_clear(core, &x.down)
     respond_finish(core, x)

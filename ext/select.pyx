@@ -1337,11 +1337,18 @@ cdef void select_release(selector_t *s, const service_t *service, pick_t *pick, 
         return
     add_flight(s.sb, slot, -1)
     add_groupflight(s.sb, pick.group, -1)
-    if sb_load(&s.sb.endpoint[slot].generation) == pick.generation:
-        if service.breaker.failures:
-            tell_breaker(s, service, pick, outcome, status, now_us // 1000)
-        learn(s, slot, outcome, first_us, now_us)
+    select_settle(s, service, pick, outcome, status, first_us, now_us)
     pick.member = NULL
+
+
+cdef void select_settle(selector_t *s, const service_t *service, pick_t *pick, int outcome, int status,
+                        uint64_t first_us, uint64_t now_us) noexcept nogil:
+    if pick.flags & PICK_SETTLED or sb_load(&s.sb.endpoint[pick.slot].generation) != pick.generation:
+        return
+    pick.flags |= PICK_SETTLED
+    if service.breaker.failures:
+        tell_breaker(s, service, pick, outcome, status, now_us // 1000)
+    learn(s, pick.slot, outcome, first_us, now_us)
 
 
 cdef void tell_breaker(selector_t *s, const service_t *service, const pick_t *pick, int outcome, int status,

@@ -18,6 +18,7 @@ class EditRow(TypedDict):
 class ListenerRow(TypedDict):
     slot: int
     name: str
+    protocol: Literal["http", "tcp"]
     port: int
     header_ms: int
     body_idle_ms: int
@@ -98,6 +99,8 @@ class ServiceRow(TypedDict):
     connect_ms: int
     response_ms: int
     idle_ms: int
+    tunnel_ms: int
+    tunnel_drain_ms: int
     pool_idle_ms: int
     pool_max: int
     pool_requests: int
@@ -126,6 +129,7 @@ class RouteRow(TypedDict):
     body: str
     content_type: str
     location: str
+    upgrades: list[str]
     request: list[EditRow]
     response: list[EditRow]
     log_per_million: int

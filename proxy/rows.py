@@ -45,6 +45,7 @@ def port_of(bind: str) -> int:
 def listener_row(listener: Listener) -> dict[str, Any]:
     timeouts, limits = listener.timeouts, listener.limits
     return {
+        "protocol": listener.protocol,
         "port": port_of(listener.bind),
         "header_ms": timeouts.header,
         "body_idle_ms": timeouts.body,
@@ -128,6 +129,8 @@ def service_row(service: Service, key: str) -> dict[str, Any]:
         "connect_ms": timeouts.connect,
         "response_ms": timeouts.response,
         "idle_ms": timeouts.idle,
+        "tunnel_ms": timeouts.tunnel,
+        "tunnel_drain_ms": timeouts.tunnel_drain,
         "pool_idle_ms": timeouts.keepalive,
         "pool_max": limits.pool,
         "pool_requests": limits.requests,
@@ -181,6 +184,7 @@ def route_row(route: Route, log: AccessLog) -> dict[str, Any]:
         "methods": list(dict.fromkeys(route.methods)),
         "headers": header_rows(route),
         "prefix_to": "" if route.strip_prefix else route.rewrite,
+        "upgrades": list(dict.fromkeys(name.lower() for name in route.upgrade)),
         "request": edit_rows(route.request_headers),
         "response": edit_rows(route.response_headers),
         **target_row(route),

@@ -1,0 +1,30 @@
+"""Tunnels: bytes pass both ways as they come, until both ends are done.
+
+Out of an upgrade that the endpoint accepted with 101, and out of a connection to a TCP listener. A tunnel is an
+exchange in XS_TUNNEL: in flight at its endpoint, limited, drained, counted and logged like any other. Its two streams are
+of kind BODY_CLOSE; an end on one side is passed on to the other and the rest of the tunnel stays (half-close). One
+timer, the client's: idle time, or the moment by which the tunnel has to be gone.
+"""
+
+from turnout.ext.core cimport core_t, exch_t
+from turnout.ext.headers cimport head_t
+from turnout.ext.snapshot cimport snapshot_t
+
+cdef void tunnel_upgrade(core_t *core, exch_t *x, const head_t *h, unsigned int used) noexcept nogil
+"""The endpoint's 101 (h, `used` bytes at the front of its input) goes to the client, and what follows passes through. What
+the client sent behind its request head was held back until now."""
+
+cdef void tunnel_open(core_t *core, exch_t *x) noexcept nogil
+"""The endpoint of a TCP connection is connected: what was read of the client goes there first."""
+
+cdef void tunnel_run(core_t *core, exch_t *x) noexcept nogil
+"""Move what can be moved either way."""
+
+cdef void tunnel_timeout(core_t *core, exch_t *x) noexcept nogil
+
+cdef void tunnels_retire(core_t *core) noexcept nogil
+"""The worker drains: each tunnel is closed at its own moment within its service's tunnel_drain_ms, so that clients do not
+all come back at once."""
+
+cdef void tunnels_adopt(core_t *core, snapshot_t *snap) noexcept nogil
+"""Tunnels go on under a new snapshot; those whose listener, route or endpoint it does not have are retired."""
