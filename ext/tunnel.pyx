@@ -85,6 +85,7 @@ cdef void tunnel_upgrade(core_t *core, exch_t *x, const head_t *h, unsigned int 
 
 
 cdef void tunnel_open(core_t *core, exch_t *x) noexcept nogil:
+    x.status = 0
     x.connected_us = core.now_us
     x.first_us = core.now_us
     raw_stream(&x.up)
