@@ -48,6 +48,7 @@ cdef enum conn_flag:
     CF_READY = 128            # in the run queue
     CF_WATCHED = 256          # in the epoll set
     CF_RAW = 512              # client of a TCP listener: no HTTP is spoken
+    CF_PROXY = 1024           # client whose first bytes have not been looked at for a PROXY header
 
 cdef struct conn_t:
     int32_t fd
@@ -117,6 +118,7 @@ cdef enum exch_flag:
     XF_UP_DEAF = 32768        # upstream takes no more of the request; only its answer is awaited
     XF_UPGRADE = 65536        # asks for an upgrade that its route passes on
     XF_RAW = 131072           # of a TCP listener: there is no head and no answer of the proxy's own
+    XF_SLIM = 262144          # a standing tunnel's: the struct ends at req.fields, what the log needs of the head is behind it
 
 cdef struct exch_t:
     exch_t *next              # free list or service queue
@@ -222,6 +224,7 @@ cdef struct core_t:
     conn_t *clients           # all client connections, for drain
     uint32_t n_clients
     uint32_t n_exchanges
+    uint32_t n_tunnels
     uint32_t n_upstreams
     char *scratch             # SCRATCH_BYTES, for heads on their way out
     log_t log

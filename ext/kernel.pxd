@@ -49,6 +49,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int shutdown(int, int)
     int setsockopt(int, int, int, const void *, socklen_t)
     int getsockopt(int, int, int, void *, socklen_t *)
+    int getsockname(int, sockaddr *, socklen_t *)
 
 cdef extern from "<netinet/in.h>" nogil:
     struct in_addr:

@@ -166,7 +166,7 @@ cdef bint in_network(const uint8_t *address, const cidr_t *net) noexcept nogil:
     return part == 0 or ((address[whole] ^ net.address[whole]) >> (8 - part)) == 0
 
 
-cdef bint trusted(const listener_t *listener, const uint8_t *address) noexcept nogil:
+cdef bint peer_trusted(const listener_t *listener, const uint8_t *address) noexcept nogil:
     cdef uint32_t i
     for i in range(listener.n_trusted):
         if in_network(address, &listener.trusted[i]):
@@ -199,7 +199,7 @@ cdef void request_source(exch_t *x) noexcept nogil:
     cdef uint32_t i
     cdef const field_t *f
     memcpy(x.source, x.client.address, 16)
-    if x.listener.n_trusted == 0 or not trusted(x.listener, x.client.address):
+    if x.listener.n_trusted == 0 or not peer_trusted(x.listener, x.client.address):
         return
     x.flags |= XF_TRUSTED
     if not x.req.first[<int>H_X_FORWARDED_FOR]:
@@ -215,7 +215,7 @@ cdef void request_source(exch_t *x) noexcept nogil:
             if not address_parse(start, length, address):
                 return
             memcpy(x.source, address, 16)
-            if not trusted(x.listener, address):
+            if not peer_trusted(x.listener, address):
                 return
 
 

@@ -7,7 +7,7 @@ from turnout.ext.account cimport account_exchange
 from turnout.ext.buffers cimport buf_give, buf_left, buf_t
 from turnout.ext.conn cimport client_leaves, conn_close, conn_deadline, conn_ready, conn_reset_on_close, conn_send
 from turnout.ext.core cimport (
-    CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_IDLE, CS_LINGER, SCRATCH_BYTES, SF_ENDED, XF_CLIENT_10, XF_CLOSE, XF_HEAD_ONLY, XF_RAW,
+    CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_IDLE, CS_LINGER, SCRATCH_BYTES, SF_ENDED, XF_CLIENT_10, XF_CLOSE, XF_HEAD_ONLY, XF_RAW, XF_SLIM,
     XF_STICKY_ISSUE, XS_DONE, XS_LOCAL, conn_t, core_t, exch_t,
 )
 from turnout.ext.edits cimport put_edits, put_fields, put_upgrade
@@ -44,9 +44,49 @@ cdef void exchange_free(core_t *core, exch_t *x) noexcept nogil:
         buf_give(&core.buffers, x.rest)
     if x.snapshot != NULL:
         x.snapshot.refs -= 1
+    core.n_exchanges -= 1
+    if x.flags & XF_SLIM:
+        free(x)
+    else:
+        recycle(core, x)
+
+
+cdef void recycle(core_t *core, exch_t *x) noexcept nogil:
     x.next = core.free_exchanges
     core.free_exchanges = x
-    core.n_exchanges -= 1
+
+
+cdef exch_t *exchange_slim(core_t *core, exch_t *x) noexcept nogil:
+    cdef size_t own = <size_t>(<char *>&x.req.fields - <char *>x)
+    cdef exch_t *s = <exch_t *>malloc(own + x.req.method_len + x.req.authority_len + x.req.path_len + x.req.query_len)
+    cdef char *at = <char *>s + own
+    if s == NULL:
+        return x
+    memcpy(s, x, own)
+    s.flags |= XF_SLIM
+    s.head = at
+    s.head_buf = NULL
+    s.req.n_fields = 0
+    at = keep_text(s, x.head, &s.req.start, x.req.method_len, at)
+    at = keep_text(s, x.head, &s.req.authority, x.req.authority_len, at)
+    at = keep_text(s, x.head, &s.req.path, x.req.path_len, at)
+    if x.req.query:
+        at = keep_text(s, x.head, &s.req.query, x.req.query_len, at)
+    s.client.x = s
+    s.upstream.x = s
+    if s.client.inb != NULL:
+        buf_give(&core.buffers, s.client.inb)
+        s.client.inb = NULL
+    recycle(core, x)
+    return s
+
+
+cdef char *keep_text(exch_t *s, const char *head, uint32_t *offset, uint32_t n, char *at) noexcept nogil:
+    """Copy n bytes that stood at head[*offset] to `at`, in front of which s.head starts; where the next may go."""
+    if n:
+        memcpy(at, head + offset[0], n)
+    offset[0] = <uint32_t>(at - s.head)
+    return at + n
 
 
 cdef void put_status(out_t *o, uint32_t status, const char *reason, uint32_t n) noexcept nogil:

@@ -62,6 +62,7 @@ cdef struct listener_t:
     uint32_t connections      # over all workers; 0: no bound
     uint8_t forwarded         # forwarded_mode bits
     uint8_t protocol          # listener_protocol
+    uint8_t proxied           # trusted peers start with a PROXY header
     uint8_t names             # TCP: some of its routes name hosts, so the server name has to be read
     uint16_t port             # of the listening socket, for redirects
     cidr_t *trusted           # whose X-Forwarded-* and Forwarded are kept
@@ -160,6 +161,7 @@ cdef struct service_t:
     uint8_t key_source
     uint8_t host_mode
     uint8_t split             # 1: shares decide between groups; 0: one group with all endpoints
+    uint8_t proxy_version     # of the PROXY header that its endpoints get; 0: none
     text_t key_name           # header (lower case), cookie or query parameter
     text_t host               # HOST_LITERAL
     uint32_t load_pct         # bounded load, per cent of the mean (125 = 1.25); 0: off

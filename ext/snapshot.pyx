@@ -166,6 +166,7 @@ cdef int read_listener(Table t, arena_t *arena, listener_t *l, set used) except 
     l.body_max = t.number("body_max", <uint64_t>1 << 62)
     l.connections = t.number("connections", U32)
     l.forwarded = <uint8_t>t.bits("forwarded", FORWARDED)
+    l.proxied = t.flag("proxied")
     read_trusted(t, arena, l)
     return t.done()
 
@@ -273,6 +274,7 @@ cdef int read_service(Table t, arena_t *arena, snapshot_t *s, service_t *v, list
     t.text("host", arena, TEXT_LINE, &v.host)
     if v.host_mode == HOST_LITERAL and v.host.n == 0:
         t.fail("host", "is needed with this host_mode")
+    v.proxy_version = <uint8_t>t.number("proxy_version", 2)
     v.split = t.flag("split")
     v.load_pct = t.number("load_pct", 1000000)
     v.slow_start_ms = t.number("slow_start_ms", U32)
