@@ -35,7 +35,14 @@ cdef void account_attempt(core_t *core, exch_t *x, int outcome) noexcept nogil:
 
 cdef void account_settled(core_t *core, exch_t *x, int outcome) noexcept nogil:
     x.settled_us = core.now_us
+    count_tunnels(core, x, 1)
     select_settle(core.selector, x.service, &x.pick, outcome, x.status, x.first_us - x.pick_us, core.now_us)
+
+
+cdef void count_tunnels(core_t *core, const exch_t *x, int by) noexcept nogil:
+    core.n_tunnels += by
+    core.sb.slab[core.sb.me].tunnels = core.n_tunnels
+    core.sb.listen_tunnels[core.sb.me][x.listener.slot] += by
 
 
 cdef void count_connect(sb_epstat_t *s, uint64_t us) noexcept nogil:
@@ -57,6 +64,8 @@ cdef void count_request(sb_reqstat_t *s, const exch_t *x) noexcept nogil:
 cdef void account_exchange(core_t *core, exch_t *x) noexcept nogil:
     cdef sb_worker_t *w = core.sb.slab[core.sb.me]
     x.bytes_in += x.up.bytes
+    if x.settled_us:
+        count_tunnels(core, x, -1)
     count_request(&core.sb.listenstat[core.sb.me][x.listener.slot], x)
     if x.route != NULL:
         count_request(&core.sb.routestat[core.sb.me][x.route.slot], x)

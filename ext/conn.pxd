@@ -30,6 +30,8 @@ cdef int conn_send(core_t *core, conn_t *c, const char *p, uint32_t n, bint more
 a close follows at once, and may share a packet with these bytes."""
 cdef void conn_reset_on_close(conn_t *c) noexcept nogil
 """Closing sends a reset instead of a clean end: for whoever counts on the end being clean, only that tells."""
+cdef bint conn_broken(conn_t *c) noexcept nogil
+"""Whether a connection that epoll calls dead had an error, rather than an end on both sides. Takes the error away."""
 cdef bint conn_quiet(conn_t *c) noexcept nogil
 """Whether an idle connection is still good: no byte, no end waiting in the kernel (one MSG_PEEK)."""
 

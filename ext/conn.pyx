@@ -9,8 +9,8 @@ from turnout.ext.core cimport (
 )
 from turnout.ext.kernel cimport (
     EAGAIN, EINTR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_MOD, MSG_DONTWAIT, MSG_MORE,
-    MSG_NOSIGNAL, MSG_PEEK, SOL_SOCKET, SO_LINGER, close, epoll_ctl, epoll_event, errno, linger_t, recv, send,
-    setsockopt,
+    MSG_NOSIGNAL, MSG_PEEK, SOL_SOCKET, SO_ERROR, SO_LINGER, close, epoll_ctl, epoll_event, errno, getsockopt, linger_t, recv, send,
+    setsockopt, socklen_t,
 )
 from turnout.ext.timers cimport wheel_drop
 
@@ -163,6 +163,12 @@ cdef void conn_reset_on_close(conn_t *c) noexcept nogil:
     reset.l_onoff = 1
     reset.l_linger = 0
     setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset))
+
+
+cdef bint conn_broken(conn_t *c) noexcept nogil:
+    cdef int why = 0
+    cdef socklen_t n = sizeof(why)
+    return c.flags & CF_DEAD and getsockopt(c.fd, SOL_SOCKET, SO_ERROR, &why, &n) == 0 and why != 0
 
 
 cdef bint conn_quiet(conn_t *c) noexcept nogil:

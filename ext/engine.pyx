@@ -321,6 +321,7 @@ cdef class Engine:
         self.core.retired[slot] = 1
         read_clock(&self.core)
         drain_idle(&self.core, slot)
+        tunnels_retire(&self.core, slot)
         arm_tick(&self.core)
 
     def load(self, Snapshot snapshot not None):
@@ -361,7 +362,7 @@ cdef class Engine:
         self.core.draining = 1
         read_clock(&self.core)
         drain_idle(&self.core, -1)
-        tunnels_retire(&self.core)
+        tunnels_retire(&self.core, -1)
         arm_tick(&self.core)
 
     def abort(self):

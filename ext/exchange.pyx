@@ -5,7 +5,7 @@ from libc.string cimport memcmp
 from turnout.ext.buffers cimport BUF_SMALL, buf_data, buf_give, buf_left, buf_room, buf_slide, buf_t, buf_tail, buf_take
 from turnout.ext.conn cimport IO_BLOCKED, client_leaves, conn_deadline, conn_ready, conn_recv
 from turnout.ext.core cimport (
-    CF_BLOCKED, CF_CLOSE, CF_DEAD, CF_PEER_SHUT, CF_RAW, CF_READABLE, CS_EXCHANGE, CS_HEAD, CS_IDLE, CS_LINGER,
+    CF_BLOCKED, CF_CLOSE, CF_DEAD, CF_PEER_SHUT, CF_PROXY, CF_RAW, CF_READABLE, CS_EXCHANGE, CS_HEAD, CS_IDLE, CS_LINGER,
     SF_ENDED, SF_FLUSHED, XF_ANSWERED, XF_CLIENT_10, XF_CLOSE, XF_EXPECT, XF_HEAD_ONLY, XF_RAW, XF_REPLAYABLE,
     XF_SAMPLED, XF_STICKY_ISSUE, XF_UPGRADE, XS_CONNECTING, XS_LOCAL, XS_QUEUED, XS_RESPONDING, XS_TUNNEL, XS_WAITING,
     conn_t, core_t, exch_t,
@@ -19,6 +19,9 @@ from turnout.ext.headers cimport (
 from turnout.ext.http1 cimport (
     HEAD_BAD_VERSION, HEAD_LINE_TOO_LONG, HEAD_NEED_MORE, HEAD_TOO_LARGE, head_error,
     head_limits_t, parse_request, parse_trailers,
+)
+from turnout.ext.preface cimport (
+    PREFACE_DONE, PREFACE_GONE, PREFACE_LATER, PREFACE_REFUSED, PREFACE_WAIT, preface_reason, preface_take,
 )
 from turnout.ext.relay cimport relay_event
 from turnout.ext.request cimport request_identity, request_source
@@ -61,14 +64,37 @@ cdef void client_event(core_t *core, conn_t *c) noexcept nogil:
         exchange_event(core, c.x)
     elif c.state == CS_LINGER:
         linger_read(core, c)
-    elif c.flags & CF_RAW:
-        relay_event(core, c)
     elif c.flags & CF_DEAD:
         client_close(core, c)
+    elif c.flags & CF_PROXY and not introduced(core, c):
+        return
+    elif c.flags & CF_RAW:
+        relay_event(core, c)
     elif c.inb != NULL and c.state == CS_IDLE:
         client_parse(core, c, 0)
     elif c.flags & (CF_READABLE | CF_PEER_SHUT):
         client_read(core, c)
+
+
+cdef bint introduced(core_t *core, conn_t *c) noexcept nogil:
+    """Whether it is known whose connection it is, or may become known later. Refused: cut, and logged like a request."""
+    cdef const listener_t *listener = snapshot_listener(core.snapshot, c.listener)
+    cdef int verdict = preface_take(c, listener) if listener != NULL else PREFACE_GONE
+    cdef exch_t *x
+    if verdict == PREFACE_DONE or verdict == PREFACE_LATER:
+        return True
+    if verdict == PREFACE_WAIT:
+        return False
+    x = exchange_new(core) if verdict == PREFACE_REFUSED else NULL
+    if x == NULL:
+        client_close(core, c)
+        return False
+    exchange_open(core, c, x, listener)
+    nothing_known(core, x)
+    x.flags |= XF_RAW
+    request_source(x)
+    respond_local(core, x, 0, CAUSE_CLIENT, preface_reason(c, listener))
+    return False
 
 
 # ---- between exchanges ------------------------------------------------------------------------------------------
@@ -143,8 +169,8 @@ cdef void exchange_open(core_t *core, conn_t *c, exch_t *x, const listener_t *li
     conn_deadline(core, c, 0)
 
 
-cdef void head_refused(core_t *core, exch_t *x, int why) noexcept nogil:
-    """Nothing of a refused head is used, and nothing behind it: the connection closes."""
+cdef void nothing_known(core_t *core, exch_t *x) noexcept nogil:
+    """There is no request head that may be used, and the connection closes."""
     x.head = NULL
     x.req.n_fields = 0
     x.req.method_len = 0
@@ -154,6 +180,11 @@ cdef void head_refused(core_t *core, exch_t *x, int why) noexcept nogil:
     x.req.target_len = 0
     x.flags |= XF_CLOSE
     request_identity_new(core, x)
+
+
+cdef void head_refused(core_t *core, exch_t *x, int why) noexcept nogil:
+    """Nothing of a refused head is used, and nothing behind it: the connection closes."""
+    nothing_known(core, x)
     if why == HEAD_LINE_TOO_LONG:
         respond_local(core, x, 414, CAUSE_CLIENT, b"the request line is longer than this listener allows")
     elif why == HEAD_TOO_LARGE:
@@ -307,7 +338,7 @@ cdef void ask_upgrade(exch_t *x) noexcept nogil:
     cdef const field_t *f
     cdef char name[UPGRADE_MAX + 2]
     cdef uint32_t i, n
-    if not x.req.flags & HEAD_UPGRADE or not x.up.flags & SF_ENDED or x.flags & XF_CLIENT_10:
+    if not x.req.flags & HEAD_UPGRADE or x.up.body.kind != BODY_NONE or x.flags & XF_CLIENT_10:
         return
     f = &x.req.fields[x.req.first[<int>H_UPGRADE] - 1]
     n = f.value_len
@@ -469,15 +500,7 @@ cdef void head_timeout(core_t *core, conn_t *c) noexcept nogil:
         return
     exchange_open(core, c, x, listener)
     c.inb.off = c.inb.end
-    x.head = NULL
-    x.req.n_fields = 0
-    x.req.method_len = 0
-    x.req.path_len = 0
-    x.req.query_len = 0
-    x.req.authority_len = 0
-    x.req.target_len = 0
-    x.flags |= XF_CLOSE
-    request_identity_new(core, x)
+    nothing_known(core, x)
     respond_local(core, x, 408, CAUSE_TIMEOUT, b"the request head did not arrive in time")
 
 

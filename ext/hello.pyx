@@ -55,9 +55,19 @@ cdef inline uint32_t take16(cursor_t *c) noexcept nogil:
 
 
 cdef void skip(cursor_t *c, uint32_t n) noexcept nogil:
+    cdef uint32_t step
     while n and not (c.short_ or c.bad):
-        take(c)
-        n -= 1
+        if c.record == 0:
+            next_record(c)
+            continue
+        step = c.n - c.at
+        if step == 0:
+            c.short_ = True
+            return
+        step = min(step, min(n, c.record))
+        c.at += step
+        c.record -= step
+        n -= step
 
 
 cdef int name_of_extension(cursor_t *c, uint32_t left, char *name) noexcept nogil:

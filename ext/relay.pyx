@@ -2,10 +2,10 @@
 
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
-from turnout.ext.buffers cimport BUF_SMALL, HEADROOM, buf_data, buf_give, buf_left, buf_room, buf_tail, buf_take
+from turnout.ext.buffers cimport BUF_SMALL, buf_data, buf_give, buf_left, buf_room, buf_t, buf_tail, buf_take
 from turnout.ext.conn cimport IO_BLOCKED, conn_recv
 from turnout.ext.core cimport (
-    CF_BLOCKED, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_HEAD, CS_IDLE, XF_CLOSE, XF_FRESH, XF_RAW, conn_t, core_t, exch_t,
+    CF_BLOCKED, CF_DEAD, CS_HEAD, XF_CLOSE, XF_FRESH, XF_RAW, conn_t, core_t, exch_t,
 )
 from turnout.ext.exchange cimport exchange_open, exchange_select
 from turnout.ext.headers cimport M_OTHER, head_t
@@ -68,12 +68,12 @@ cdef void relay_begin(core_t *core, conn_t *c, const listener_t *listener, uint3
         return
     exchange_open(core, c, x, listener)
     x.flags |= XF_RAW | XF_FRESH | XF_CLOSE
-    x.head = NULL
     memset(&x.req, 0, <size_t>(<char *>&x.req.fields - <char *>&x.req))
     if c.inb != NULL:
         x.body_off = c.inb.off
         x.body_n = buf_left(c.inb)
         c.inb.off = c.inb.end
+        keep_name(x, name)
     request_identity(core, x)
     request_source(x)
     find_route(x, name)
@@ -81,6 +81,16 @@ cdef void relay_begin(core_t *core, conn_t *c, const listener_t *listener, uint3
         respond_local(core, x, 0, CAUSE_PROXY, b"no route for this server name")
     else:
         exchange_select(core, x)
+
+
+cdef void keep_name(exch_t *x, uint32_t name) noexcept nogil:
+    """For the access log: behind what the client sent there is room."""
+    cdef buf_t *b = x.head_buf
+    x.head = &b.base[0]
+    if name and name <= buf_room(b):
+        memcpy(buf_tail(b), &sought[1], name)
+        x.req.authority = b.end
+        x.req.authority_len = name
 
 
 cdef void find_route(exch_t *x, uint32_t name) noexcept nogil:

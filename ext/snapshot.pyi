@@ -31,6 +31,7 @@ class ListenerRow(TypedDict):
     fields_max: int
     body_max: int
     connections: int
+    proxied: bool
     forwarded: list[Literal["x", "rfc7239"]]
     trusted: list[str]  # networks
 
@@ -89,6 +90,7 @@ class ServiceRow(TypedDict):
     key_name: str
     host_mode: Literal["preserve", "endpoint", "literal"]
     host: str
+    proxy_version: int  # of the PROXY header sent to endpoints; 0: none
     split: bool
     load_pct: int
     slow_start_ms: int

@@ -6,6 +6,7 @@ of kind BODY_CLOSE; an end on one side is passed on to the other and the rest of
 timer, the client's: idle time, or the moment by which the tunnel has to be gone.
 """
 
+from libc.stdint cimport int64_t
 from turnout.ext.core cimport core_t, exch_t
 from turnout.ext.headers cimport head_t
 from turnout.ext.snapshot cimport snapshot_t
@@ -22,9 +23,9 @@ cdef void tunnel_run(core_t *core, exch_t *x) noexcept nogil
 
 cdef void tunnel_timeout(core_t *core, exch_t *x) noexcept nogil
 
-cdef void tunnels_retire(core_t *core) noexcept nogil
-"""The worker drains: each tunnel is closed at its own moment within its service's tunnel_drain_ms, so that clients do not
-all come back at once."""
+cdef void tunnels_retire(core_t *core, int64_t listener) noexcept nogil
+"""The worker drains (-1), or a listener goes: each of its tunnels may come to its own end for half of its service's
+tunnel_drain_ms, and is closed at a moment of its own in the other half, so that clients do not all come back at once."""
 
 cdef void tunnels_adopt(core_t *core, snapshot_t *snap) noexcept nogil
 """Tunnels go on under a new snapshot; those whose listener, route or endpoint it does not have are retired."""

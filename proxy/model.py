@@ -222,6 +222,7 @@ class Listener(Table):
     timeouts: ListenerTimeouts = ListenerTimeouts()
     limits: ListenerLimits = ListenerLimits()
     trusted: tuple[str, ...] = ()
+    proxy_protocol: bool = False
     forwarded: tuple[Literal["x-forwarded", "forwarded"], ...] = ("x-forwarded",)
 
     @field_validator("bind")
@@ -391,6 +392,7 @@ class Service(Table):
     retries: Retries = Retries()
     limits: ServiceLimits = ServiceLimits()
     host: str = "preserve"
+    proxy_protocol: Literal["v1", "v2"] | None = None
 
     @field_validator("host")
     @classmethod

@@ -46,6 +46,7 @@ def listener_row(listener: Listener) -> dict[str, Any]:
     timeouts, limits = listener.timeouts, listener.limits
     return {
         "protocol": listener.protocol,
+        "proxied": listener.proxy_protocol,
         "port": port_of(listener.bind),
         "header_ms": timeouts.header,
         "body_idle_ms": timeouts.body,
@@ -129,6 +130,7 @@ def service_row(service: Service, key: str) -> dict[str, Any]:
         "connect_ms": timeouts.connect,
         "response_ms": timeouts.response,
         "idle_ms": timeouts.idle,
+        "proxy_version": {None: 0, "v1": 1, "v2": 2}[service.proxy_protocol],
         "tunnel_ms": timeouts.tunnel,
         "tunnel_drain_ms": timeouts.tunnel_drain,
         "pool_idle_ms": timeouts.keepalive,
