@@ -381,6 +381,11 @@ cdef class Engine:
     def open_exchanges(self):
         return self.core.n_exchanges
 
+    @property
+    def held_snapshots(self):
+        self._forget_snapshots()
+        return len(self.snapshots)
+
     def close(self):
         """Free everything; says what was not given back."""
         if not self.opened:
