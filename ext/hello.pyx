@@ -9,6 +9,7 @@ cdef enum:
     CLIENT_HELLO = 1
     EXT_SERVER_NAME = 0
     NAME_HOST = 0
+    FIXED = 34                # legacy_version and random
 
 # A cursor over the handshake message that steps over record headers. `short` and `bad` stay set once they are.
 cdef struct cursor_t:
@@ -110,40 +111,48 @@ cdef int name_of_extensions(cursor_t *c, uint32_t left, char *name) noexcept nog
     return 0
 
 
+cdef void skip_field(cursor_t *c, uint32_t *left, uint32_t width) noexcept nogil:
+    """A length of `width` bytes and what it counts, all of it within what is left of the message."""
+    cdef uint32_t size = take(c) if width == 1 else take16(c)
+    if c.short_ or c.bad:
+        return
+    if width + size > left[0]:
+        c.bad = True
+        return
+    left[0] -= width + size
+    skip(c, size)
+
+
+cdef int name_of_message(cursor_t *c, char *name) noexcept nogil:
+    cdef uint32_t left
+    if take(c) != CLIENT_HELLO:
+        c.bad = c.bad or not c.short_
+    left = take(c) << 16
+    left |= take16(c)
+    if left > HELLO_MAX or left < FIXED + 4:
+        c.bad = c.bad or not c.short_
+    skip(c, FIXED)
+    left -= FIXED
+    skip_field(c, &left, 1)       # legacy_session_id
+    skip_field(c, &left, 2)       # cipher_suites
+    skip_field(c, &left, 1)       # legacy_compression_methods
+    if c.short_ or c.bad or left == 0:
+        return 0
+    if left < 2 or take16(c) != left - 2:
+        c.bad = c.bad or not c.short_
+    return name_of_extensions(c, left - 2, name)
+
+
 cdef int hello_name(const char *p, uint32_t n, char *name) noexcept nogil:
     cdef cursor_t c
-    cdef uint32_t left, part
-    cdef int found = 0
+    cdef int found
     c.p = <const uint8_t *>p
     c.n = n
     c.at = 0
     c.record = 0
     c.short_ = False
     c.bad = False
-    if take(&c) != CLIENT_HELLO:
-        c.bad = c.bad or not c.short_
-    left = take(&c) << 16
-    left |= take16(&c)
-    # legacy_version, random, legacy_session_id, cipher_suites, legacy_compression_methods
-    if left > HELLO_MAX or left < 38:
-        c.bad = c.bad or not c.short_
-    skip(&c, 34)
-    part = take(&c)
-    skip(&c, part)
-    left -= 35 + part
-    part = take16(&c)
-    skip(&c, part)
-    left -= 2 + part
-    part = take(&c)
-    skip(&c, part)
-    left -= 1 + part
-    if not (c.short_ or c.bad) and left and left < HELLO_MAX:
-        part = take16(&c)
-        if part != left - 2:
-            c.bad = c.bad or not c.short_
-        found = name_of_extensions(&c, part, name)
-    elif left >= HELLO_MAX:
-        c.bad = c.bad or not c.short_
+    found = name_of_message(&c, name)
     if c.bad:
         return HELLO_OTHER
     if c.short_:
@@ -151,8 +160,8 @@ cdef int hello_name(const char *p, uint32_t n, char *name) noexcept nogil:
     return found
 
 
-def _name(bytes raw):
+def _name_at(size_t address, uint32_t size):
     """Test access: the name (b"" for none), "more" or "other"."""
     cdef char name[HELLO_NAME_MAX]
-    cdef int n = hello_name(raw, <uint32_t>len(raw), name)
+    cdef int n = hello_name(<const char *>address, size, name)
     return {HELLO_MORE: "more", HELLO_OTHER: "other"}.get(n) or name[:n]

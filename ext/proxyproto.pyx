@@ -48,10 +48,10 @@ cdef int proxy_parse(const char *p, uint32_t n, proxied_t *out) noexcept nogil:
 # ---- version 1 --------------------------------------------------------------------------------------------------
 
 cdef int parse_line(const char *p, uint32_t n, proxied_t *out) noexcept nogil:
-    cdef const char *cr = <const char *>memchr(p, c'\r', n if n < V1_MAX else V1_MAX)
-    cdef uint32_t end
+    cdef uint32_t most = n if n < V1_MAX else V1_MAX, end
+    cdef const char *cr = <const char *>memchr(p, c'\r', most)
     if cr == NULL:
-        return PROXY_MORE if n < V1_MAX else PROXY_BAD
+        return PROXY_MORE if n < V1_MAX and memchr(p, c'\n', most) == NULL else PROXY_BAD
     end = <uint32_t>(cr - p)
     if end + 2 > V1_MAX:
         return PROXY_BAD
