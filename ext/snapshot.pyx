@@ -383,7 +383,9 @@ cdef int read_target(Table t, arena_t *arena, snapshot_t *s, route_t *r) except 
 cdef int read_upgrades(Table t, arena_t *arena, route_t *r) except -1:
     cdef list names = t.items("upgrades")
     for name in names:
-        if type(name) is not str or not name or text_problem(name.encode(errors="replace"), TEXT_TOKEN) is not None:
+        if type(name) is not str or any(
+            not part or text_problem(part, TEXT_TOKEN) is not None for part in name.encode(errors="replace").split(b"/", 1)
+        ):
             t.fail("upgrades", f"{name!r} is not a protocol's name")
     text_copy(arena, "".join(f",{name.lower()}," for name in names).encode(), &r.upgrades)
     return 0

@@ -544,7 +544,8 @@ class Route(Table):
     @classmethod
     def _protocols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if not TOKEN.fullmatch(name.partition("/")[0]) or name.lower() in {"h2c", "h2"}:
+            parts = name.split("/", 1)
+            if not all(TOKEN.fullmatch(part) for part in parts) or parts[0].lower() in {"h2c", "h2"}:
                 raise ValueError(f'"{name}" is not a protocol to upgrade to; write names like "websocket"')
         return value
 
