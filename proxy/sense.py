@@ -30,7 +30,7 @@ def without_http(config: Config) -> Iterator[tuple[Location, str]]:
         elif route.listener is None and tcp and tcp == config.listeners.keys():
             yield (
                 ("routes", index, "listener"),
-                f"is missing: routes without it are for HTTP listeners, and there is none; say {_listed(tcp)}",
+                f"is missing; routes without it go with HTTP listeners, and there is none; say {_listed(tcp)}",
             )
     yield from _services(config, tcp)
 
@@ -51,7 +51,10 @@ def _listener(
         for key in sorted(getattr(listener, part).model_fields_set - known):
             yield ("listeners", name, part, key), "means nothing to a TCP listener"
     if not any(route.listener == name for route in config.routes):
-        yield ("listeners", name), f'no route leads on from here; a TCP listener needs one with listener = "{name}"'
+        yield (
+            ("listeners", name),
+            f'no route leads on from here; a TCP listener needs one with listener = "{name}"',
+        )
 
 
 def _services(config: Config, tcp: set[str]) -> Iterator[tuple[Location, str]]:

@@ -27,7 +27,7 @@ def echo(conn):
     conn.finish()
 
 
-# ---- in ---------------------------------------------------------------------------------------------------------
+# ---- in --------------------------------------------------------------------------------------------------
 
 
 @headers
@@ -177,9 +177,7 @@ def test_an_outsider_whose_few_bytes_start_like_a_header_is_heard_out_at_its_end
 
 def test_sessions_stick_to_the_named_client(proxy):
     with Origin(echo) as one, Origin(echo) as other:
-        served = proxy.serve(
-            one, other, listener=TCP, service={"sticky": sticky(kind="source", ttl_s=60)}
-        )
+        served = proxy.serve(one, other, listener=TCP, service={"sticky": sticky(kind="source", ttl_s=60)})
         for last in range(1, 7):
             header = b"PROXY TCP4 203.0.113.%d 192.0.2.1 1 443\r\n" % last
             before = [served.endpoint(n)["connects"] for n in (0, 1)]
@@ -193,7 +191,7 @@ def test_sessions_stick_to_the_named_client(proxy):
             assert 3 in [served.endpoint(n)["connects"] - was for n, was in enumerate(before)]
 
 
-# ---- out --------------------------------------------------------------------------------------------------------
+# ---- out -------------------------------------------------------------------------------------------------
 
 
 def expected(version, client, proxy):

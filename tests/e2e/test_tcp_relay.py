@@ -1,4 +1,4 @@
-"""TCP listeners: connections passed on as they are, by the same selection, limits and accounting as requests."""
+"""TCP listeners: connections passed on as they are, selected, limited and accounted like requests."""
 
 import socket
 import threading
@@ -41,7 +41,7 @@ def inflight(proxy, served, index=0):
     return proxy.board.endpoint(served.slot(index))["inflight"]
 
 
-# ---- bytes ------------------------------------------------------------------------------------------------------
+# ---- bytes -----------------------------------------------------------------------------------------------
 
 
 def test_bytes_pass_both_ways_as_they_come(proxy, origin):
@@ -116,7 +116,7 @@ def test_a_client_that_does_not_read_holds_the_endpoint_back_in_bounded_memory(p
     sender.join()
 
 
-# ---- ends that are no ends --------------------------------------------------------------------------------------
+# ---- ends that are no ends -------------------------------------------------------------------------------
 
 
 def test_a_clients_reset_reaches_the_endpoint(proxy, origin):
@@ -181,7 +181,7 @@ def test_a_tunnel_in_which_nothing_passes_ends_after_the_idle_time(proxy, origin
     assert served.endpoint()["outcomes"]["timeout"] == 0
 
 
-# ---- connecting -------------------------------------------------------------------------------------------------
+# ---- connecting ------------------------------------------------------------------------------------------
 
 
 def test_an_endpoint_that_refuses_is_passed_over_before_the_first_byte(proxy, origin):
@@ -227,7 +227,7 @@ def test_a_breaker_opens_after_failed_connects(proxy):
         assert served.endpoint()["outcomes"]["connect"] == 3
 
 
-# ---- limits and balance -----------------------------------------------------------------------------------------
+# ---- limits and balance ----------------------------------------------------------------------------------
 
 
 def test_a_connection_past_the_limit_waits_for_a_slot(proxy, origin):
@@ -237,7 +237,9 @@ def test_a_connection_past_the_limit_waits_for_a_slot(proxy, origin):
     upstream = origin.accept()
     assert upstream.exactly(1) == b"1"
     second.send(b"2")
-    assert eventually(lambda: proxy.board.service_totals(proxy.document["services"][0]["slot"])["queued"] == 1)
+    assert eventually(
+        lambda: proxy.board.service_totals(proxy.document["services"][0]["slot"])["queued"] == 1
+    )
     assert cut(proxy)
     first.finish()
     upstream.finish()
@@ -285,7 +287,7 @@ def test_a_client_address_stays_with_its_endpoint(proxy):
             assert sorted(came) == [0, 4]
 
 
-# ---- what is said of it -----------------------------------------------------------------------------------------
+# ---- what is said of it ----------------------------------------------------------------------------------
 
 
 def test_a_session_is_logged_with_its_bytes_and_who_closed_it(proxy, origin):
@@ -324,9 +326,7 @@ def test_an_end_by_the_endpoint_is_told_apart(proxy, origin):
 
 
 def test_a_session_does_not_count_as_slow_for_being_long(proxy, origin):
-    proxy.serve(
-        origin, listener=TCP, route={"log_per_million": 0, "slow_ms": 40, "log_errors": True}
-    )
+    proxy.serve(origin, listener=TCP, route={"log_per_million": 0, "slow_ms": 40, "log_errors": True})
     client = proxy.client()
     upstream = origin.accept()
     assert client.silent(0.1)
@@ -337,7 +337,7 @@ def test_a_session_does_not_count_as_slow_for_being_long(proxy, origin):
     assert proxy.records() == []
 
 
-# ---- changes ----------------------------------------------------------------------------------------------------
+# ---- changes ---------------------------------------------------------------------------------------------
 
 
 def test_sessions_stand_through_reloads_and_keep_no_snapshot_alive(proxy, origin):
@@ -361,6 +361,7 @@ def test_a_session_under_way_during_a_reload_keeps_no_snapshot_alive(proxy):
         proxy.again()
         for client in clients:
             client.send(b"x")
+        for _ in clients:
             assert origin.accept().exactly(1) == b"x"
         assert eventually(lambda: proxy.snapshots() == 1)
 

@@ -7,7 +7,10 @@ from fakes.origin import Origin
 from fakes.wire import request, response
 
 ASK = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: abc", "Sec-WebSocket-Version: 13")
-GRANT = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"
+GRANT = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: x\r\n\r\n"
+)
 NO_RETRY = retry(attempts=0, on=[])
 
 
@@ -201,7 +204,12 @@ def test_an_upgraded_connection_is_logged_as_the_request_it_was(proxy, origin):
     client.finish()
     assert client.at_end()
     record = proxy.record()
-    assert (record["method"], record["host"], record["path"], record["query"]) == ("GET", "test", "/chat", "room=1")
+    assert (record["method"], record["host"], record["path"], record["query"]) == (
+        "GET",
+        "test",
+        "/chat",
+        "room=1",
+    )
     assert (record["status"], record["cause"]) == (101, "none")
     assert record["reason"].startswith("closed by the ")
     assert record["bytes_in"] > 5
@@ -231,9 +239,7 @@ def test_an_upgraded_connection_stands_through_reloads_and_keeps_no_snapshot_ali
 
 
 def test_a_reload_without_its_route_ends_an_upgraded_connection_and_leaves_others(proxy, origin):
-    proxy.serve_many(
-        {"app": ([origin], {"tunnel_drain_ms": 40})}, [{"path": "/a"}, {"path": "/b"}]
-    )
+    proxy.serve_many({"app": ([origin], {"tunnel_drain_ms": 40})}, [{"path": "/a"}, {"path": "/b"}])
     both = []
     for path in ("/a", "/b"):
         client = proxy.client()

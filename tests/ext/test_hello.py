@@ -50,7 +50,9 @@ def client_hello(server_name, **changes):
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("server_name", ["a.example", "alpn.example", "x" * 60 + ".example", "xn--bcher-kva.example"])
+@pytest.mark.parametrize(
+    "server_name", ["a.example", "alpn.example", "x" * 60 + ".example", "xn--bcher-kva.example"]
+)
 def test_the_name_that_openssl_asks_for_is_found(server_name, version):
     raw = client_hello(server_name, minimum_version=version, maximum_version=version)
     assert fed(raw) == server_name.encode()

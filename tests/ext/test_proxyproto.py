@@ -154,7 +154,9 @@ def test_what_starts_like_a_header_can_be_told_early(raw):
         assert _likely_at(EDGE.last(raw[:n]), n) == (MORE if n < enough else 1), n
 
 
-@pytest.mark.parametrize("raw", [b"GET /", b"P\0", b"PROXX", b"PROXYING", b"\r\n\r\n\0\r\nQUIP\n", b"\x16\x03\x01"])
+@pytest.mark.parametrize(
+    "raw", [b"GET /", b"P\0", b"PROXX", b"PROXYING", b"\r\n\r\n\0\r\nQUIP\n", b"\x16\x03\x01"]
+)
 def test_what_does_not_start_like_a_header_is_none(raw):
     assert _likely_at(EDGE.last(raw), len(raw)) == 0
 

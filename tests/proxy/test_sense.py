@@ -61,7 +61,9 @@ def test_what_only_requests_have_is_refused_in_a_tcp_route(line, key):
 
 
 def test_an_answer_of_the_proxys_own_is_refused_in_a_tcp_route():
-    text = LISTENERS + SERVICE + ROUTE + '[[routes]]\nlistener = "fix"\nhost = "a"\nrespond = { status = 200 }\n'
+    text = (
+        LISTENERS + SERVICE + ROUTE + '[[routes]]\nlistener = "fix"\nhost = "a"\nrespond = { status = 200 }\n'
+    )
     ((where, what),) = problems(text)
     assert where == "[[routes]] 2 respond"
     assert "host, listener, log, name, service" in what
