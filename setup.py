@@ -13,8 +13,8 @@ from setuptools import Extension, setup
 MODULES = [
     "timers", "buffers", "text", "headers", "framing", "http1", "scoreboard", "ring", "breaker", "sticky",
     "retry", "select", "document", "router", "snapshot", "logline", "account", "stream", "conn", "endpoint",
-    "edits", "respond", "request", "upstream", "exchange", "hello", "proxyproto", "preface", "tunnel", "relay",
-    "listener", "engine",
+    "edits", "respond", "request", "upstream", "exchange", "hello", "proxyproto", "preface", "tunnel",
+    "relay", "listener", "engine",
 ]  # fmt: skip
 
 SANITIZE = os.environ.get("TURNOUT_SANITIZE") == "1"

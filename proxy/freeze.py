@@ -307,7 +307,7 @@ class Freezer:
             yield {
                 "slot": plans.services.slots[name],
                 "name": name,
-                **service_row(service, self._key(name, service)),
+                **service_row(service, self._key(name, service), config.proxy.grace),
                 "members": list(range(first, first + len(service.endpoints))),
                 "groups": [
                     {

@@ -109,8 +109,8 @@ def retry_row(retries: Retries) -> RetryRow:
     }
 
 
-def service_row(service: Service, key: str) -> dict[str, Any]:
-    """All but slot, name, members and groups. `key` as for sticky_row."""
+def service_row(service: Service, key: str, grace: int) -> dict[str, Any]:
+    """All but slot, name, members and groups. `key` as for sticky_row, `grace` the proxy's, in ms."""
     source, _, key_name = service.hash.key.partition(":")
     host_mode, _, host = service.host.partition(":")
     limits, timeouts = service.limits, service.timeouts
@@ -132,7 +132,7 @@ def service_row(service: Service, key: str) -> dict[str, Any]:
         "idle_ms": timeouts.idle,
         "proxy_version": {None: 0, "v1": 1, "v2": 2}[service.proxy_protocol],
         "tunnel_ms": timeouts.tunnel,
-        "tunnel_drain_ms": timeouts.tunnel_drain,
+        "tunnel_drain_ms": min(timeouts.tunnel_drain, grace - grace // 10),
         "pool_idle_ms": timeouts.keepalive,
         "pool_max": limits.pool,
         "pool_requests": limits.requests,
