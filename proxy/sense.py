@@ -30,7 +30,7 @@ def without_http(config: Config) -> Iterator[tuple[Location, str]]:
         elif route.listener is None and tcp and tcp == config.listeners.keys():
             yield (
                 ("routes", index, "listener"),
-                f"is missing; without it a route goes with HTTP listeners, and there is none; say {_listed(tcp)}",
+                f"is missing; without it it is for HTTP listeners, and there is none; say {_listed(tcp)}",
             )
     yield from _services(config, tcp)
 
