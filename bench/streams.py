@@ -1,4 +1,4 @@
-"""Turnout beside nginx (stream) and HAProxy: CPU per message and per megabyte over TCP and WebSocket, memory of idle sessions.
+"""Turnout beside nginx (stream) and HAProxy: CPU and memory of TCP sessions and WebSockets.
 
     python bench/streams.py                                      everything, about three minutes
     python bench/streams.py --modes tcp-bulk --rounds 5 --seconds 3
