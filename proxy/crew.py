@@ -286,7 +286,7 @@ class Crew:
                     restarts=restarts.get(process.worker, 0),
                     clients=info["clients"],
                     active=info["clients_active"],
-                        info["tunnels"],
+                    sessions=info["tunnels"],
                     upstreams=info["upstreams"],
                 )
                 for process in self.processes()
