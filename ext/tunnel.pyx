@@ -100,7 +100,8 @@ cdef void tunnel_open(core_t *core, exch_t *x) noexcept nogil:
         stream_append(&x.up, b)
     # Accepted or connected with bytes or an end already waiting: the edge for them may have come before.
     x.client.flags |= CF_READABLE
-    begin(core, x, (b != NULL or n == 0) and pass_on(core, &x.up, &x.head_buf.base[0] + x.body_off, x.body_n))
+    begin(core, x, (b != NULL or n == 0)
+          and (x.body_n == 0 or pass_on(core, &x.up, &x.head_buf.base[0] + x.body_off, x.body_n)))
 
 
 cdef void begin(core_t *core, exch_t *x, bint whole) noexcept nogil:
