@@ -23,6 +23,7 @@ class ListenerStatus(Recent):
     name: str
     bind: str
     connections: int
+    sessions: int  # TCP sessions and upgraded connections that stand
     requests: int
 
 
@@ -151,10 +152,12 @@ class StatusReader:
 
     def _listener(self, name: str, listener: Listener) -> ListenerStatus:
         flows = self._listener_flow(name)
+        totals = self.board.listener_totals(self.freezer.listeners.held[name])
         return {
             "name": name,
             "bind": listener.bind,
-            "connections": self.board.listener_totals(self.freezer.listeners.held[name])["open"],
+            "connections": totals["open"],
+            "sessions": totals["tunnels"],
             "requests": flow.added_up(flows.values()).requests,
             **self._recent(flows),
         }

@@ -55,7 +55,17 @@ def state(word: str) -> Text:
 
 
 def workers(rows: Iterable[dict[str, Any]]) -> Table:
-    out = table("worker", "pid", "state", "configuration", "connections", "busy", "to endpoints", "restarts")
+    out = table(
+        "worker",
+        "pid",
+        "state",
+        "configuration",
+        "connections",
+        "busy",
+        "sessions",
+        "to endpoints",
+        "restarts",
+    )
     for row in rows:
         out.add_row(
             str(row["worker"]),
@@ -64,6 +74,7 @@ def workers(rows: Iterable[dict[str, Any]]) -> Table:
             str(row["snapshot"]),
             str(row["clients"]),
             str(row["active"]),
+            str(row["sessions"]),
             str(row["upstreams"]),
             str(row["restarts"]),
         )
@@ -71,9 +82,16 @@ def workers(rows: Iterable[dict[str, Any]]) -> Table:
 
 
 def listeners(rows: Iterable[ListenerStatus]) -> Table:
-    out = table("listener", "bind", "connections", "req/s", "err/s", "p50", "p99", "requests")
+    out = table("listener", "bind", "connections", "sessions", "req/s", "err/s", "p50", "p99", "requests")
     for row in rows:
-        out.add_row(row["name"], row["bind"], str(row["connections"]), *rates(row), str(row["requests"]))
+        out.add_row(
+            row["name"],
+            row["bind"],
+            str(row["connections"]),
+            str(row["sessions"]),
+            *rates(row),
+            str(row["requests"]),
+        )
     return out
 
 

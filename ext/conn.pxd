@@ -28,6 +28,10 @@ cdef int conn_recv(conn_t *c, char *p, uint32_t n) noexcept nogil
 cdef int conn_send(core_t *core, conn_t *c, const char *p, uint32_t n, bint more) noexcept nogil
 """Bytes taken (fewer than n: the rest waits for an edge), IO_BLOCKED or IO_ERROR. `more`: another send, a shutdown or
 a close follows at once, and may share a packet with these bytes."""
+cdef void conn_reset_on_close(conn_t *c) noexcept nogil
+"""Closing sends a reset instead of a clean end: for whoever counts on the end being clean, only that tells."""
+cdef bint conn_broken(conn_t *c) noexcept nogil
+"""Whether a connection that epoll calls dead had an error, rather than an end on both sides. Takes the error away."""
 cdef bint conn_quiet(conn_t *c) noexcept nogil
 """Whether an idle connection is still good: no byte, no end waiting in the kernel (one MSG_PEEK)."""
 

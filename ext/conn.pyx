@@ -8,8 +8,9 @@ from turnout.ext.core cimport (
     conn_t, core_t,
 )
 from turnout.ext.kernel cimport (
-    EAGAIN, EINTR, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, MSG_DONTWAIT, MSG_MORE,
-    MSG_NOSIGNAL, MSG_PEEK, close, epoll_ctl, epoll_event, errno, recv, send,
+    EAGAIN, EINTR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_MOD, MSG_DONTWAIT, MSG_MORE,
+    MSG_NOSIGNAL, MSG_PEEK, SOL_SOCKET, SO_ERROR, SO_LINGER, close, epoll_ctl, epoll_event, errno, getsockopt, linger_t, recv, send,
+    setsockopt, socklen_t,
 )
 from turnout.ext.timers cimport wheel_drop
 
@@ -155,6 +156,19 @@ cdef int conn_send(core_t *core, conn_t *c, const char *p, uint32_t n, bint more
             return IO_BLOCKED
         c.flags |= CF_DEAD
         return IO_ERROR
+
+
+cdef void conn_reset_on_close(conn_t *c) noexcept nogil:
+    cdef linger_t reset
+    reset.l_onoff = 1
+    reset.l_linger = 0
+    setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset))
+
+
+cdef bint conn_broken(conn_t *c) noexcept nogil:
+    cdef int why = 0
+    cdef socklen_t n = sizeof(why)
+    return c.flags & CF_DEAD and getsockopt(c.fd, SOL_SOCKET, SO_ERROR, &why, &n) == 0 and why != 0
 
 
 cdef bint conn_quiet(conn_t *c) noexcept nogil:

@@ -47,7 +47,8 @@ cdef enum conn_flag:
     CF_CLOSE = 64             # client: asked for the connection to end with this exchange
     CF_READY = 128            # in the run queue
     CF_WATCHED = 256          # in the epoll set
-    CF_TUNNEL = 512           # upgraded
+    CF_RAW = 512              # client of a TCP listener: no HTTP is spoken
+    CF_PROXY = 1024           # client whose first bytes have not been looked at for a PROXY header
 
 cdef struct conn_t:
     int32_t fd
@@ -95,6 +96,7 @@ cdef enum exch_state:
     XS_WAITING                # request head sent; body may still flow; no final response head yet
     XS_RESPONDING             # response head sent on
     XS_LOCAL                  # the proxy answers itself
+    XS_TUNNEL                 # bytes pass both ways as they come: upgraded, or of a TCP listener
     XS_DONE
 
 cdef enum exch_flag:
@@ -114,6 +116,9 @@ cdef enum exch_flag:
     XF_UP_KEEP = 8192         # the upstream connection may be pooled afterwards
     XF_SAMPLED = 16384        # one of those whose time in the proxy is measured
     XF_UP_DEAF = 32768        # upstream takes no more of the request; only its answer is awaited
+    XF_UPGRADE = 65536        # asks for an upgrade that its route passes on
+    XF_RAW = 131072           # of a TCP listener: there is no head and no answer of the proxy's own
+    XF_SLIM = 262144          # a standing tunnel's: the struct ends at req.fields, what the log needs of the head is behind it
 
 cdef struct exch_t:
     exch_t *next              # free list or service queue
@@ -134,7 +139,7 @@ cdef struct exch_t:
     uint16_t status           # of the response, 0 none
     uint8_t state             # exch_state
     uint8_t cause             # scoreboard cause
-    uint16_t flags            # exch_flag
+    uint32_t flags            # exch_flag
     uint8_t tries
     uint8_t stale_tries
     uint8_t interim           # 1xx responses forwarded
@@ -155,6 +160,8 @@ cdef struct exch_t:
     uint64_t sent_us          # request head written, this attempt
     uint64_t first_us         # first byte of the final response head, this attempt
     uint64_t done_us
+    uint64_t settled_us       # tunnel: since when it stands; what came before is its latency, what comes after is not
+    uint64_t until_ms         # tunnel: closed at this time whatever passes; 0: open end
     uint64_t proxy_us         # time in the proxy before the head went upstream plus after the answer came
     uint64_t body_base_ms     # the request body's rate counts from here; moves on while the upstream holds it up
     uint64_t paused_ms        # since when the upstream holds it up; 0: it does not
@@ -217,6 +224,7 @@ cdef struct core_t:
     conn_t *clients           # all client connections, for drain
     uint32_t n_clients
     uint32_t n_exchanges
+    uint32_t n_tunnels
     uint32_t n_upstreams
     char *scratch             # SCRATCH_BYTES, for heads on their way out
     log_t log

@@ -1,9 +1,9 @@
 """See edits.pxd."""
 
 from libc.stdint cimport uint32_t, uint64_t
-from turnout.ext.headers cimport H_OTHER, field_t, head_t
+from turnout.ext.headers cimport H_OTHER, H_UPGRADE, field_t, head_t
 from turnout.ext.snapshot cimport EDIT_SET, edit_t, edits_t
-from turnout.ext.text cimport out_field, out_t
+from turnout.ext.text cimport out_field, out_put, out_t
 
 
 cdef const edit_t *edit_of(const edits_t *edits, const char *base, const field_t *f) noexcept nogil:
@@ -42,3 +42,9 @@ cdef void put_edits(out_t *o, const edits_t *edits) noexcept nogil:
     for i in range(edits.n):
         if edits.items[i].kind == EDIT_SET:
             out_field(o, edits.items[i].name.p, edits.items[i].name.n, edits.items[i].value.p, edits.items[i].value.n)
+
+
+cdef void put_upgrade(out_t *o, const head_t *h, const char *base) noexcept nogil:
+    cdef const field_t *f = &h.fields[h.first[<int>H_UPGRADE] - 1]
+    out_put(o, b"Connection: upgrade\r\n", 21)
+    out_field(o, b"Upgrade", 7, base + f.value, f.value_len)

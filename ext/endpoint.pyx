@@ -107,7 +107,7 @@ cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, bint *refused) noexce
 cdef void endpoint_keep(core_t *core, endpoint_t *e, conn_t *u, const service_t *service) noexcept nogil:
     u.served += 1
     # The slot may have gone to another endpoint meanwhile, which has another address.
-    if (e.gone or u.owner != e.generation or core.draining or e.n_idle >= service.pool_max or u.inb != NULL
+    if (e.gone or u.owner != e.generation or core.draining or service.proxy_version or e.n_idle >= service.pool_max or u.inb != NULL
             or (service.pool_requests and u.served >= service.pool_requests)
             or u.flags & (CF_PEER_SHUT | CF_DEAD)
             or (u.flags & CF_READABLE and not conn_quiet(u))):

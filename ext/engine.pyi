@@ -61,5 +61,9 @@ class Engine:
     def open_clients(self) -> int: ...
     @property
     def open_exchanges(self) -> int: ...
+    @property
+    def held_snapshots(self) -> int:
+        """Those that exchanges still use, and the one in force."""
+
     def close(self) -> None:
         """Free everything. In a debug build raises AssertionError naming what was not given back."""

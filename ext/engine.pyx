@@ -30,6 +30,7 @@ from turnout.ext.scoreboard cimport sb_map, sb_store64, sb_unmap
 from turnout.ext.select cimport select_adopt, selector_free, selector_new
 from turnout.ext.snapshot cimport Snapshot, snapshot_t
 from turnout.ext.timers cimport TICK_MS, timer_node_t, wheel_advance, wheel_init
+from turnout.ext.tunnel cimport tunnels_adopt, tunnels_retire
 from turnout.ext.upstream cimport queue_wake, upstream_event, upstream_timeout
 
 cdef enum:
@@ -320,6 +321,7 @@ cdef class Engine:
         self.core.retired[slot] = 1
         read_clock(&self.core)
         drain_idle(&self.core, slot)
+        tunnels_retire(&self.core, slot)
         arm_tick(&self.core)
 
     def load(self, Snapshot snapshot not None):
@@ -332,6 +334,7 @@ cdef class Engine:
         self.snapshots.append(snapshot)
         with nogil:
             endpoints_adopt(core, snapshot.ptr)
+            tunnels_adopt(core, snapshot.ptr)
             poll_queues(core)
             run_ready(core)
             arm_tick(core)
@@ -359,6 +362,7 @@ cdef class Engine:
         self.core.draining = 1
         read_clock(&self.core)
         drain_idle(&self.core, -1)
+        tunnels_retire(&self.core, -1)
         arm_tick(&self.core)
 
     def abort(self):
@@ -376,6 +380,11 @@ cdef class Engine:
     @property
     def open_exchanges(self):
         return self.core.n_exchanges
+
+    @property
+    def held_snapshots(self):
+        self._forget_snapshots()
+        return len(self.snapshots)
 
     def close(self):
         """Free everything; says what was not given back."""

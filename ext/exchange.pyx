@@ -5,20 +5,25 @@ from libc.string cimport memcmp
 from turnout.ext.buffers cimport BUF_SMALL, buf_data, buf_give, buf_left, buf_room, buf_slide, buf_t, buf_tail, buf_take
 from turnout.ext.conn cimport IO_BLOCKED, client_leaves, conn_deadline, conn_ready, conn_recv
 from turnout.ext.core cimport (
-    CF_BLOCKED, CF_CLOSE, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_HEAD, CS_IDLE, CS_LINGER, SF_ENDED, SF_FLUSHED,
-    XF_ANSWERED, XF_CLIENT_10, XF_CLOSE, XF_EXPECT, XF_HEAD_ONLY, XF_REPLAYABLE, XF_SAMPLED, XF_STICKY_ISSUE,
-    XS_CONNECTING, XS_LOCAL, XS_QUEUED, XS_RESPONDING, XS_WAITING, conn_t, core_t, exch_t,
+    CF_BLOCKED, CF_CLOSE, CF_DEAD, CF_PEER_SHUT, CF_PROXY, CF_RAW, CF_READABLE, CS_EXCHANGE, CS_HEAD, CS_IDLE, CS_LINGER,
+    SF_ENDED, SF_FLUSHED, XF_ANSWERED, XF_CLIENT_10, XF_CLOSE, XF_EXPECT, XF_HEAD_ONLY, XF_RAW, XF_REPLAYABLE,
+    XF_SAMPLED, XF_STICKY_ISSUE, XF_UPGRADE, XS_CONNECTING, XS_LOCAL, XS_QUEUED, XS_RESPONDING, XS_TUNNEL, XS_WAITING,
+    conn_t, core_t, exch_t,
 )
 from turnout.ext.framing cimport (
     BODY_CHUNKED, BODY_LENGTH, BODY_NONE, CHUNK_DONE, CHUNK_SIZE, FRAME_END, FRAME_MALFORMED, body_feed,
 )
 from turnout.ext.headers cimport (
-    H_COOKIE, HEAD_CHUNKED, HEAD_CLOSE, HEAD_EXPECT, HEAD_KEEP_ALIVE, M_CONNECT, M_HEAD, cookie_find, equals_lower, field_t, head_t,
+    H_COOKIE, H_UPGRADE, HEAD_CHUNKED, HEAD_CLOSE, HEAD_EXPECT, HEAD_KEEP_ALIVE, HEAD_UPGRADE, M_CONNECT, M_HEAD, cookie_find, equals_lower, field_t, head_t,
 )
 from turnout.ext.http1 cimport (
     HEAD_BAD_VERSION, HEAD_LINE_TOO_LONG, HEAD_NEED_MORE, HEAD_TOO_LARGE, head_error,
     head_limits_t, parse_request, parse_trailers,
 )
+from turnout.ext.preface cimport (
+    PREFACE_DONE, PREFACE_GONE, PREFACE_LATER, PREFACE_REFUSED, PREFACE_WAIT, preface_reason, preface_take,
+)
+from turnout.ext.relay cimport relay_event
 from turnout.ext.request cimport request_identity, request_source
 from turnout.ext.respond cimport (
     client_close, client_linger, exchange_free, exchange_new, respond_abort, respond_fixed, respond_flush_local,
@@ -34,14 +39,19 @@ from turnout.ext.snapshot cimport (
 )
 from turnout.ext.sticky cimport STICKY_BAD, STICKY_BOUND, sticky_read
 from turnout.ext.stream cimport buf_copy, stream_flush
+from turnout.ext.tunnel cimport tunnel_run, tunnel_timeout
 from turnout.ext.upstream cimport (
     upstream_asked, upstream_begin, upstream_body, upstream_cancel, upstream_drop, upstream_response,
 )
+
+cdef extern from "<string.h>" nogil:
+    void *memmem(const void *, size_t, const void *, size_t)
 
 cdef enum:
     LINGER_READ = 65536
     LINGER_READS = 16
     LOCATION_MAX = 8192
+    UPGRADE_MAX = 64          # bytes of a protocol's name
     SAMPLE_MASK = 15          # one exchange in 16 has its time in the proxy measured
 
 # One thread runs an engine.
@@ -56,10 +66,35 @@ cdef void client_event(core_t *core, conn_t *c) noexcept nogil:
         linger_read(core, c)
     elif c.flags & CF_DEAD:
         client_close(core, c)
+    elif c.flags & CF_PROXY and not introduced(core, c):
+        return
+    elif c.flags & CF_RAW:
+        relay_event(core, c)
     elif c.inb != NULL and c.state == CS_IDLE:
         client_parse(core, c, 0)
     elif c.flags & (CF_READABLE | CF_PEER_SHUT):
         client_read(core, c)
+
+
+cdef bint introduced(core_t *core, conn_t *c) noexcept nogil:
+    """Whether it is known whose connection it is, or may become known later. Refused: cut, and logged like a request."""
+    cdef const listener_t *listener = snapshot_listener(core.snapshot, c.listener)
+    cdef int verdict = preface_take(c, listener) if listener != NULL else PREFACE_GONE
+    cdef exch_t *x
+    if verdict == PREFACE_DONE or verdict == PREFACE_LATER:
+        return True
+    if verdict == PREFACE_WAIT:
+        return False
+    x = exchange_new(core) if verdict == PREFACE_REFUSED else NULL
+    if x == NULL:
+        client_close(core, c)
+        return False
+    exchange_open(core, c, x, listener)
+    nothing_known(core, x)
+    x.flags |= XF_RAW
+    request_source(x)
+    respond_local(core, x, 0, CAUSE_CLIENT, preface_reason(c, listener))
+    return False
 
 
 # ---- between exchanges ------------------------------------------------------------------------------------------
@@ -126,7 +161,7 @@ cdef void exchange_open(core_t *core, conn_t *c, exch_t *x, const listener_t *li
     x.snapshot.refs += 1
     x.start_us = core.now_us
     x.head_buf = c.inb
-    x.head = buf_data(c.inb)
+    x.head = buf_data(c.inb) if c.inb != NULL else NULL
     x.flags = XF_REPLAYABLE
     c.x = x
     c.state = CS_EXCHANGE
@@ -134,8 +169,8 @@ cdef void exchange_open(core_t *core, conn_t *c, exch_t *x, const listener_t *li
     conn_deadline(core, c, 0)
 
 
-cdef void head_refused(core_t *core, exch_t *x, int why) noexcept nogil:
-    """Nothing of a refused head is used, and nothing behind it: the connection closes."""
+cdef void nothing_known(core_t *core, exch_t *x) noexcept nogil:
+    """There is no request head that may be used, and the connection closes."""
     x.head = NULL
     x.req.n_fields = 0
     x.req.method_len = 0
@@ -145,6 +180,11 @@ cdef void head_refused(core_t *core, exch_t *x, int why) noexcept nogil:
     x.req.target_len = 0
     x.flags |= XF_CLOSE
     request_identity_new(core, x)
+
+
+cdef void head_refused(core_t *core, exch_t *x, int why) noexcept nogil:
+    """Nothing of a refused head is used, and nothing behind it: the connection closes."""
+    nothing_known(core, x)
     if why == HEAD_LINE_TOO_LONG:
         respond_local(core, x, 414, CAUSE_CLIENT, b"the request line is longer than this listener allows")
     elif why == HEAD_TOO_LARGE:
@@ -283,10 +323,35 @@ cdef void exchange_select(core_t *core, exch_t *x) noexcept nogil:
         x.key = balance_key(x)
     if x.service.sticky.kind == 1:
         read_sticky(core, x)
-    if unfinished_body(core, x):
+    if x.flags & XF_RAW:
+        upstream_begin(core, x)
+    elif unfinished_body(core, x):
+        ask_upgrade(x)
         upstream_begin(core, x)
     else:
         respond_local(core, x, 503, CAUSE_PROXY, b"the proxy is out of memory")
+
+
+cdef void ask_upgrade(exch_t *x) noexcept nogil:
+    """One protocol, that the route passes on, in a request without a body (RFC 9110 7.8). Any other wish is not passed on, and
+    the request is served as if it had not been there."""
+    cdef const field_t *f
+    cdef char name[UPGRADE_MAX + 2]
+    cdef uint32_t i, n
+    if not x.req.flags & HEAD_UPGRADE or x.up.body.kind != BODY_NONE or x.flags & XF_CLIENT_10:
+        return
+    f = &x.req.fields[x.req.first[<int>H_UPGRADE] - 1]
+    n = f.value_len
+    if n == 0 or n > UPGRADE_MAX:
+        return
+    name[0] = c','
+    name[n + 1] = c','
+    for i in range(n):
+        name[i + 1] = x.head[f.value + i] + 32 if c'A' <= x.head[f.value + i] <= c'Z' else x.head[f.value + i]
+        if name[i + 1] == c',':
+            return
+    if memmem(x.route.upgrades.p, x.route.upgrades.n, name, n + 2) != NULL:
+        x.flags |= XF_UPGRADE
 
 
 cdef bint unfinished_body(core_t *core, exch_t *x) noexcept nogil:
@@ -326,7 +391,7 @@ cdef uint64_t balance_key(exch_t *x) noexcept nogil:
     cdef const char *p = NULL
     cdef uint32_t n = 0
     cdef uint8_t source = x.service.key_source
-    if x.service.strategy == BAL_IP_HASH:
+    if x.service.strategy == BAL_IP_HASH or x.flags & XF_RAW:
         return hash_bytes(<const char *>x.source, 16)
     if source == KEY_PATH:
         return hash_bytes(x.head + x.req.path, x.req.path_len)
@@ -384,6 +449,9 @@ cdef void key_query(exch_t *x, const char **p, uint32_t *n) noexcept nogil:
 
 cdef void exchange_event(core_t *core, exch_t *x) noexcept nogil:
     cdef conn_t *c = x.client
+    if x.state == XS_TUNNEL:
+        tunnel_run(core, x)
+        return
     if c.flags & CF_DEAD:
         upstream_cancel(core, x, CAUSE_CLIENT, b"the client left before the answer was complete")
         return
@@ -416,7 +484,7 @@ cdef void exchange_event(core_t *core, exch_t *x) noexcept nogil:
 cdef void client_timeout(core_t *core, conn_t *c) noexcept nogil:
     if c.state == CS_EXCHANGE:
         exchange_timeout(core, c.x)
-    elif c.state == CS_HEAD:
+    elif c.state == CS_HEAD and not c.flags & CF_RAW:
         head_timeout(core, c)
     else:
         client_close(core, c)
@@ -432,20 +500,14 @@ cdef void head_timeout(core_t *core, conn_t *c) noexcept nogil:
         return
     exchange_open(core, c, x, listener)
     c.inb.off = c.inb.end
-    x.head = NULL
-    x.req.n_fields = 0
-    x.req.method_len = 0
-    x.req.path_len = 0
-    x.req.query_len = 0
-    x.req.authority_len = 0
-    x.req.target_len = 0
-    x.flags |= XF_CLOSE
-    request_identity_new(core, x)
+    nothing_known(core, x)
     respond_local(core, x, 408, CAUSE_TIMEOUT, b"the request head did not arrive in time")
 
 
 cdef void exchange_timeout(core_t *core, exch_t *x) noexcept nogil:
-    if x.state == XS_QUEUED and x.client.flags & CF_PEER_SHUT:
+    if x.state == XS_TUNNEL:
+        tunnel_timeout(core, x)
+    elif x.state == XS_QUEUED and x.client.flags & CF_PEER_SHUT:
         upstream_cancel(core, x, CAUSE_CLIENT, b"the client shut its side and is taken to have left")
     elif x.state == XS_QUEUED:
         upstream_drop(core, x, OUT_TIMEOUT)

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from turnout.ext.conn cimport conn_close, conn_deadline, conn_new, conn_watch
-from turnout.ext.core cimport CF_READABLE, CF_WATCHED, CONN_CLIENT, CS_IDLE, conn_t, core_t
+from turnout.ext.core cimport CF_PROXY, CF_RAW, CF_READABLE, CF_WATCHED, CONN_CLIENT, CS_IDLE, conn_t, core_t
 from turnout.ext.exchange cimport client_event
 from turnout.ext.kernel cimport (
     AF_INET, AF_INET6, EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
@@ -11,7 +11,7 @@ from turnout.ext.kernel cimport (
     sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, socklen_t,
 )
 from turnout.ext.scoreboard cimport sb_load
-from turnout.ext.snapshot cimport listener_t, snapshot_listener
+from turnout.ext.snapshot cimport LISTEN_TCP, listener_t, snapshot_listener
 
 cdef enum:
     ACCEPTS_PER_TURN = 64
@@ -90,6 +90,10 @@ cdef void accepted(core_t *core, conn_t *l, int fd, const sockaddr_storage *from
         return
     c.listener = l.listener
     c.state = CS_IDLE
+    if conf.protocol == LISTEN_TCP:
+        c.flags |= CF_RAW
+    if conf.proxied:
+        c.flags |= CF_PROXY
     set_peer(c, from_)
     if not conn_watch(core, c, 0):
         conn_close(core, c)

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
-from turnout.ext.core cimport XF_FROM_POOL, core_t, exch_t, log_t
+from turnout.ext.core cimport XF_FROM_POOL, XF_RAW, core_t, exch_t, log_t
 from turnout.ext.kernel cimport errno, EINTR, write
 from turnout.ext.scoreboard cimport CAUSE_NONE, CAUSE_N
 from turnout.ext.select cimport PICK_STICKY
@@ -20,9 +20,10 @@ cdef bint log_wanted(const core_t *core, const exch_t *x) noexcept nogil:
     cdef uint64_t dice
     if x.route == NULL:
         return True
-    if x.route.log_errors and (x.status >= 500 or x.status == 0 or x.cause != CAUSE_NONE):
+    if x.route.log_errors and (x.cause != CAUSE_NONE or not x.flags & XF_RAW and (x.status >= 500 or x.status == 0)):
         return True
-    if x.route.slow_ms and x.done_us - x.start_us >= <uint64_t>x.route.slow_ms * 1000:
+    # A tunnel is as slow as it was to stand.
+    if x.route.slow_ms and (x.settled_us if x.settled_us else x.done_us) - x.start_us >= <uint64_t>x.route.slow_ms * 1000:
         return True
     if x.route.log_per_million >= 1000000:
         return True
@@ -88,6 +89,11 @@ cdef void put_string(out_t *o, const char *key, const char *p, uint32_t n) noexc
     put_escaped(o, p, n)
 
 
+cdef void put_bool(out_t *o, const char *key, bint v) noexcept nogil:
+    put_key(o, key)
+    out_put(o, b"true" if v else b"false", 4 if v else 5)
+
+
 cdef void put_number(out_t *o, const char *key, uint64_t v) noexcept nogil:
     put_key(o, key)
     out_uint(o, v)
@@ -145,6 +151,11 @@ cdef void put_request(out_t *o, const exch_t *x) noexcept nogil:
     cdef char address[48]
     put_string(o, b"client", address, address_text(x.source, address))
     put_string(o, b"listener", x.listener.name.p, x.listener.name.n)
+    if x.flags & XF_RAW:
+        put_string(o, b"protocol", b"TCP", 3)
+        if x.req.authority_len:
+            put_string(o, b"server_name", x.head + x.req.authority, x.req.authority_len)
+        return
     if x.head == NULL:
         return
     put_string(o, b"method", x.head + x.req.start, x.req.method_len)
@@ -165,15 +176,15 @@ cdef void put_route(out_t *o, const exch_t *x) noexcept nogil:
     if x.last != NULL:
         put_string(o, b"version", x.last.version.p, x.last.version.n)
         put_string(o, b"endpoint", x.last.name.p, x.last.name.n)
-        put_key(o, b"reused")
-        out_put(o, b"true" if x.flags & XF_FROM_POOL else b"false", 4 if x.flags & XF_FROM_POOL else 5)
-        put_key(o, b"sticky")
-        out_put(o, b"true" if x.pick.flags & PICK_STICKY else b"false", 4 if x.pick.flags & PICK_STICKY else 5)
+        if not x.flags & XF_RAW:
+            put_bool(o, b"reused", x.flags & XF_FROM_POOL)
+        put_bool(o, b"sticky", x.pick.flags & PICK_STICKY)
     put_number(o, b"tries", x.tries + x.stale_tries)
 
 
 cdef void put_outcome(out_t *o, const exch_t *x) noexcept nogil:
-    put_number(o, b"status", x.status)
+    if not x.flags & XF_RAW:
+        put_number(o, b"status", x.status)
     put_string(o, b"cause", CAUSE_NAMES[x.cause], <uint32_t>strlen(CAUSE_NAMES[x.cause]))
     if x.reason != NULL:
         put_string(o, b"reason", x.reason, <uint32_t>strlen(x.reason))
@@ -184,7 +195,8 @@ cdef void put_outcome(out_t *o, const exch_t *x) noexcept nogil:
         return
     put_ms(o, b"queue_ms", x.queued_us, x.pick_us)
     put_ms(o, b"connect_ms", 0 if x.flags & XF_FROM_POOL else x.pick_us, x.connected_us)
-    put_ms(o, b"first_byte_ms", x.pick_us, x.first_us)
+    if not x.flags & XF_RAW:
+        put_ms(o, b"first_byte_ms", x.pick_us, x.first_us)
 
 
 cdef void log_record(core_t *core, const exch_t *x) noexcept nogil:

@@ -2,8 +2,8 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
-from turnout.ext.core cimport SF_ENDED, XF_TRUSTED, core_t, exch_t
-from turnout.ext.edits cimport put_fields
+from turnout.ext.core cimport SF_ENDED, XF_TRUSTED, XF_UPGRADE, core_t, exch_t
+from turnout.ext.edits cimport put_fields, put_upgrade
 from turnout.ext.framing cimport BODY_CHUNKED, BODY_LENGTH
 from turnout.ext.headers cimport (
     HEAD_ABSOLUTE, H_EXPECT, H_FORWARDED, H_HOST, H_X_FORWARDED_FOR, H_X_FORWARDED_HOST, H_X_FORWARDED_PROTO, H_X_REQUEST_ID,
@@ -40,6 +40,8 @@ cdef void request_head(core_t *core, exch_t *x, out_t *o) noexcept nogil:
         out_put(o, b"Content-Length: ", 16)
         out_uint(o, <uint64_t>h.content_length)
         out_put(o, b"\r\n", 2)
+    if x.flags & XF_UPGRADE:
+        put_upgrade(o, h, x.head)
     out_put(o, b"\r\n", 2)
 
 
@@ -164,7 +166,7 @@ cdef bint in_network(const uint8_t *address, const cidr_t *net) noexcept nogil:
     return part == 0 or ((address[whole] ^ net.address[whole]) >> (8 - part)) == 0
 
 
-cdef bint trusted(const listener_t *listener, const uint8_t *address) noexcept nogil:
+cdef bint peer_trusted(const listener_t *listener, const uint8_t *address) noexcept nogil:
     cdef uint32_t i
     for i in range(listener.n_trusted):
         if in_network(address, &listener.trusted[i]):
@@ -197,7 +199,7 @@ cdef void request_source(exch_t *x) noexcept nogil:
     cdef uint32_t i
     cdef const field_t *f
     memcpy(x.source, x.client.address, 16)
-    if x.listener.n_trusted == 0 or not trusted(x.listener, x.client.address):
+    if x.listener.n_trusted == 0 or not peer_trusted(x.listener, x.client.address):
         return
     x.flags |= XF_TRUSTED
     if not x.req.first[<int>H_X_FORWARDED_FOR]:
@@ -213,7 +215,7 @@ cdef void request_source(exch_t *x) noexcept nogil:
             if not address_parse(start, length, address):
                 return
             memcpy(x.source, address, 16)
-            if not trusted(x.listener, address):
+            if not peer_trusted(x.listener, address):
                 return
 
 
@@ -228,7 +230,7 @@ cdef bint plain_id(const char *p, uint32_t n) noexcept nogil:
     return True
 
 
-cdef uint64_t next_random(core_t *core) noexcept nogil:
+cdef uint64_t random_next(core_t *core) noexcept nogil:
     """splitmix64: unique enough for ids, not a secret."""
     cdef uint64_t z
     core.random += <uint64_t>0x9E3779B97F4A7C15ULL
@@ -255,6 +257,6 @@ cdef void request_identity(core_t *core, exch_t *x) noexcept nogil:
             memcpy(x.request_id, x.head + f.value, f.value_len)
             x.id_len = <uint8_t>f.value_len
             return
-    hex_digits(next_random(core), x.request_id)
-    hex_digits(next_random(core), x.request_id + 16)
+    hex_digits(random_next(core), x.request_id)
+    hex_digits(random_next(core), x.request_id + 16)
     x.id_len = 32

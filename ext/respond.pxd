@@ -6,6 +6,9 @@ from turnout.ext.headers cimport head_t
 
 cdef void exchange_free(core_t *core, exch_t *x) noexcept nogil
 cdef exch_t *exchange_new(core_t *core) noexcept nogil
+cdef exch_t *exchange_slim(core_t *core, exch_t *x) noexcept nogil
+"""x in as few bytes as an exchange can do with that has no head left to rewrite, only to log; the client's input buffer
+goes back. Returns x itself when there is no memory; else x must not be used any more."""
 
 cdef uint32_t respond_head(core_t *core, exch_t *x, const head_t *h, const char *base, char *out, uint32_t cap) noexcept nogil
 """Write the response head for this client: status line, end-to-end fields, edits of the route, framing of x.down.out,
@@ -16,7 +19,7 @@ cdef bint respond_interim(core_t *core, exch_t *x, const head_t *h, const char *
 
 cdef void respond_local(core_t *core, exch_t *x, uint32_t status, int cause, const char *reason) noexcept nogil
 """Answer from the proxy itself and finish: a short text that says which, JSON if the client accepts it. Any upstream
-connection must have been closed. `reason` is static storage."""
+connection must have been closed. `reason` is static storage. A client that speaks no HTTP is cut off instead."""
 
 cdef void respond_fixed(core_t *core, exch_t *x, const char *location, uint32_t location_n) noexcept nogil
 """Answer with the route's own response or redirect, and finish."""

@@ -5,15 +5,15 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strlen
 from turnout.ext.account cimport account_exchange
 from turnout.ext.buffers cimport buf_give, buf_left, buf_t
-from turnout.ext.conn cimport client_leaves, conn_close, conn_deadline, conn_ready, conn_send
+from turnout.ext.conn cimport client_leaves, conn_close, conn_deadline, conn_ready, conn_reset_on_close, conn_send
 from turnout.ext.core cimport (
-    CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_IDLE, CS_LINGER, SCRATCH_BYTES, SF_ENDED, XF_CLIENT_10, XF_CLOSE, XF_HEAD_ONLY,
+    CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_IDLE, CS_LINGER, SCRATCH_BYTES, SF_ENDED, XF_CLIENT_10, XF_CLOSE, XF_HEAD_ONLY, XF_RAW, XF_SLIM,
     XF_STICKY_ISSUE, XS_DONE, XS_LOCAL, conn_t, core_t, exch_t,
 )
-from turnout.ext.edits cimport put_edits, put_fields
+from turnout.ext.edits cimport put_edits, put_fields, put_upgrade
 from turnout.ext.framing cimport BODY_CHUNKED
 from turnout.ext.headers cimport H_ACCEPT, field_t, head_t, token_listed
-from turnout.ext.kernel cimport SHUT_WR, SOL_SOCKET, SO_LINGER, setsockopt, shutdown
+from turnout.ext.kernel cimport SHUT_WR, shutdown
 from turnout.ext.sticky cimport STICKY_COOKIE_MAX, sticky_write
 from turnout.ext.stream cimport buf_copy, stream_append, stream_append_copy, stream_clear, stream_flush
 from turnout.ext.text cimport out_field, out_length, out_open, out_put, out_t, out_text, out_uint
@@ -21,14 +21,6 @@ from turnout.ext.text cimport out_field, out_length, out_open, out_put, out_t, o
 cdef enum:
     LINGER_MS = 2000
     DRAIN_IDLE_MS = 1000      # while draining: for one more request, which is told to close
-
-cdef extern from *:
-    """
-    struct turnout_linger { int onoff; int seconds; };
-    """
-    struct turnout_linger:
-        int onoff
-        int seconds
 
 
 cdef exch_t *exchange_new(core_t *core) noexcept nogil:
@@ -52,9 +44,49 @@ cdef void exchange_free(core_t *core, exch_t *x) noexcept nogil:
         buf_give(&core.buffers, x.rest)
     if x.snapshot != NULL:
         x.snapshot.refs -= 1
+    core.n_exchanges -= 1
+    if x.flags & XF_SLIM:
+        free(x)
+    else:
+        recycle(core, x)
+
+
+cdef void recycle(core_t *core, exch_t *x) noexcept nogil:
     x.next = core.free_exchanges
     core.free_exchanges = x
-    core.n_exchanges -= 1
+
+
+cdef exch_t *exchange_slim(core_t *core, exch_t *x) noexcept nogil:
+    cdef size_t own = <size_t>(<char *>&x.req.fields - <char *>x)
+    cdef exch_t *s = <exch_t *>malloc(own + x.req.method_len + x.req.authority_len + x.req.path_len + x.req.query_len)
+    cdef char *at = <char *>s + own
+    if s == NULL:
+        return x
+    memcpy(s, x, own)
+    s.flags |= XF_SLIM
+    s.head = at
+    s.head_buf = NULL
+    s.req.n_fields = 0
+    at = keep_text(s, x.head, &s.req.start, x.req.method_len, at)
+    at = keep_text(s, x.head, &s.req.authority, x.req.authority_len, at)
+    at = keep_text(s, x.head, &s.req.path, x.req.path_len, at)
+    if x.req.query:
+        at = keep_text(s, x.head, &s.req.query, x.req.query_len, at)
+    s.client.x = s
+    s.upstream.x = s
+    if s.client.inb != NULL:
+        buf_give(&core.buffers, s.client.inb)
+        s.client.inb = NULL
+    recycle(core, x)
+    return s
+
+
+cdef char *keep_text(exch_t *s, const char *head, uint32_t *offset, uint32_t n, char *at) noexcept nogil:
+    """Copy n bytes that stood at head[*offset] to `at`, in front of which s.head starts; where the next may go."""
+    if n:
+        memcpy(at, head + offset[0], n)
+    offset[0] = <uint32_t>(at - s.head)
+    return at + n
 
 
 cdef void put_status(out_t *o, uint32_t status, const char *reason, uint32_t n) noexcept nogil:
@@ -97,11 +129,14 @@ cdef uint32_t respond_head(core_t *core, exch_t *x, const head_t *h, const char 
     put_fields(&o, h, base, &x.route.response, 0)
     if x.down.out == BODY_CHUNKED:
         out_put(&o, b"Transfer-Encoding: chunked\r\n", 28)
-    elif h.content_length >= 0 and h.status != 204:
+    elif h.content_length >= 0 and h.status >= 200 and h.status != 204:
         put_length(&o, <uint64_t>h.content_length)
     if x.flags & XF_STICKY_ISSUE:
         put_sticky(core, &o, x)
-    put_connection(&o, x)
+    if h.status == 101:
+        put_upgrade(&o, h, base)
+    else:
+        put_connection(&o, x)
     out_put(&o, b"\r\n", 2)
     return 0 if o.full else out_length(&o)
 
@@ -214,6 +249,15 @@ cdef void put_explanation(out_t *o, const exch_t *x, uint32_t status, const char
 
 
 cdef void respond_local(core_t *core, exch_t *x, uint32_t status, int cause, const char *reason) noexcept nogil:
+    if x.flags & XF_RAW:
+        x.cause = cause
+        x.reason = reason
+        respond_abort(core, x)
+    else:
+        answer_local(core, x, status, cause, reason)
+
+
+cdef void answer_local(core_t *core, exch_t *x, uint32_t status, int cause, const char *reason) noexcept nogil:
     cdef char body[512]
     cdef out_t b, o
     cdef const char *phrase = status_text(status)
@@ -333,11 +377,8 @@ cdef void respond_finish(core_t *core, exch_t *x) noexcept nogil:
 
 cdef void respond_abort(core_t *core, exch_t *x) noexcept nogil:
     cdef conn_t *c = x.client
-    cdef turnout_linger reset
-    # A reset, not a clean end: for a body that runs to the end of the connection only that tells the client.
-    reset.onoff = 1
-    reset.seconds = 0
-    setsockopt(c.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset))
+    # For a body that runs to the end of the connection only a reset tells that it is not whole.
+    conn_reset_on_close(c)
     c.flags |= CF_DEAD
     stream_clear(core, &x.down)
     respond_finish(core, x)

@@ -13,7 +13,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     SB_MAGIC = 0x5455524E     # "TURN"
-    SB_LAYOUT = 1             # raised with any change of layout; an upgrade across layouts starts a new scoreboard
+    SB_LAYOUT = 2             # raised with any change of layout; an upgrade across layouts starts a new scoreboard
     SB_WORKERS_MAX = 256
     HIST_SUB = 8              # linear steps per octave
     HIST_BUCKETS = 208        # microseconds: 0..7 exact, then 25 octaves of 8 steps, up to 2^28 us (268 s)
@@ -189,7 +189,7 @@ cdef struct sb_worker_t:
     uint32_t upstreams        # open upstream connections
     uint32_t buffers_small    # in use
     uint32_t buffers_large
-    uint32_t pad0
+    uint32_t tunnels          # standing
     uint64_t proxy_us_sum     # time a request spent in the proxy itself
     uint64_t proxy_n
     uint64_t proxy_us[HIST_BUCKETS]
@@ -220,6 +220,7 @@ cdef struct sb_t:
     sb_reqstat_t *listenstat[SB_WORKERS_MAX]
     sb_svcstat_t *svcstat[SB_WORKERS_MAX]
     uint32_t *listen_open[SB_WORKERS_MAX]   # by worker, then listener: open client connections
+    uint32_t *listen_tunnels[SB_WORKERS_MAX]    # by worker, then listener: tunnels that stand
     int32_t *groupflight[SB_WORKERS_MAX]    # by worker, then group: requests in flight
     sb_epstat_t *base_epstat  # written by the supervisor: what a slot's former owners counted
     sb_reqstat_t *base_routestat

@@ -64,6 +64,7 @@ class RequestTotals(TypedDict):
 
 class ListenerTotals(RequestTotals):
     open: int
+    tunnels: int  # standing
 
 class ServiceTotals(TypedDict):
     retries: dict[str, int]  # by RETRY_REASONS
@@ -92,6 +93,7 @@ class WorkerInfo(TypedDict):
     clients: int
     clients_active: int
     upstreams: int
+    tunnels: int  # standing
     buffers_small: int
     buffers_large: int
     proxy_us_sum: int

@@ -52,6 +52,7 @@ cdef void _place_slab(sb_t *sb, char **at, uint32_t w) noexcept nogil:
     sb.queued[w] = <int32_t *>_place(at, <uint64_t>n * sizeof(int32_t), 64)
     sb.groupflight[w] = <int32_t *>_place(at, <uint64_t>sb.groups * sizeof(int32_t), 64)
     sb.listen_open[w] = <uint32_t *>_place(at, <uint64_t>sb.listeners * sizeof(uint32_t), 64)
+    sb.listen_tunnels[w] = <uint32_t *>_place(at, <uint64_t>sb.listeners * sizeof(uint32_t), 64)
     _place_stats(sb, at, &sb.epstat[w], &sb.routestat[w], &sb.listenstat[w], &sb.svcstat[w])
 
 
@@ -465,6 +466,7 @@ cdef class Scoreboard:
         _sub(<uint64_t *>&s, <uint64_t *>&self.sb.base_listenstat[i], REQ_WORDS)
         totals = _request_totals(&s)
         totals["open"] = sum([sb_load(&self.sb.listen_open[w][i]) for w in range(self.sb.workers)])
+        totals["tunnels"] = sum([sb_load(&self.sb.listen_tunnels[w][i]) for w in range(self.sb.workers)])
         return totals
 
     def service_totals(self, slot):
@@ -520,6 +522,7 @@ cdef class Scoreboard:
         memset(self.sb.queued[w], 0, self.sb.endpoints * sizeof(int32_t))
         memset(self.sb.groupflight[w], 0, self.sb.groups * sizeof(int32_t))
         memset(self.sb.listen_open[w], 0, self.sb.listeners * sizeof(uint32_t))
+        memset(self.sb.listen_tunnels[w], 0, self.sb.listeners * sizeof(uint32_t))
         for i in range(self.sb.endpoints):
             if self.sb.endpoint[i].generation != 0:
                 self.sb.epstat[w][i].open = 0
@@ -527,7 +530,7 @@ cdef class Scoreboard:
         for i in range(self.sb.services):
             if self.sb.svcstat[w][i].queued:
                 self.sb.svcstat[w][i].queued = 0
-        s.clients = s.clients_active = s.upstreams = s.buffers_small = s.buffers_large = 0
+        s.clients = s.clients_active = s.upstreams = s.tunnels = s.buffers_small = s.buffers_large = 0
         sb_store(&s.state, 3)
         sb_store(&s.pid, 0)
 
@@ -545,6 +548,7 @@ cdef class Scoreboard:
             "clients": sb_load(&s.clients),
             "clients_active": sb_load(&s.clients_active),
             "upstreams": sb_load(&s.upstreams),
+            "tunnels": sb_load(&s.tunnels),
             "buffers_small": sb_load(&s.buffers_small),
             "buffers_large": sb_load(&s.buffers_large),
             "proxy_us_sum": sb_load64(&s.proxy_us_sum),

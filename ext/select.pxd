@@ -26,6 +26,7 @@ cdef enum pick_flag:
     PICK_BROKEN = 2           # had a binding that could not be honoured
     PICK_PROBE = 4            # half-open trial
     PICK_PANIC = 8
+    PICK_SETTLED = 16         # its outcome is known already
 
 # What a request brings to its selection. Filled by the exchange; lives on its stack.
 cdef struct ask_t:
@@ -61,6 +62,11 @@ cdef void select_release(selector_t *s, const service_t *service, pick_t *pick, 
                          uint64_t first_us, uint64_t now_us) noexcept nogil
 """Close a pick: in-flight, breaker, latency estimate. first_us: time to first response byte, 0 when there was none.
 Clears pick.member."""
+
+cdef void select_settle(selector_t *s, const service_t *service, pick_t *pick, int outcome, int status,
+                        uint64_t first_us, uint64_t now_us) noexcept nogil
+"""Teach breaker and latency estimate the outcome of a pick that stays open: a tunnel stands and may stand for hours.
+What select_release says of it later teaches nothing more."""
 
 cdef uint64_t hash_bytes(const char *p, uint32_t n) noexcept nogil
 """The engine's key hash: low 64 bits of MurmurHash3 x64 128, seed 0; equal to mmh3.hash64(..., signed=False)[0]."""

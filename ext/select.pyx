@@ -300,11 +300,18 @@ cdef void select_release(selector_t *s, const service_t *service, pick_t *pick, 
         return
     add_flight(sb, slot, -1)
     add_groupflight(sb, pick.group, -1)
-    if sb_load(&sb.endpoint[slot].generation) == pick.generation:
-        if service.breaker.failures:
-            tell_breaker(&s.balancer, service, pick, outcome, status, now_us // 1000)
-        learn(&s.balancer, slot, outcome, first_us, now_us)
+    select_settle(s, service, pick, outcome, status, first_us, now_us)
     pick.member = NULL
+
+
+cdef void select_settle(selector_t *s, const service_t *service, pick_t *pick, int outcome, int status,
+                        uint64_t first_us, uint64_t now_us) noexcept nogil:
+    if pick.flags & PICK_SETTLED or sb_load(&s.balancer.sb.endpoint[pick.slot].generation) != pick.generation:
+        return
+    pick.flags |= PICK_SETTLED
+    if service.breaker.failures:
+        tell_breaker(&s.balancer, service, pick, outcome, status, now_us // 1000)
+    learn(&s.balancer, pick.slot, outcome, first_us, now_us)
 
 
 cdef void tell_breaker(balancer_t *s, const service_t *service, const pick_t *pick, int outcome, int status,

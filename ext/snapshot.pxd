@@ -37,6 +37,10 @@ cdef struct cidr_t:
 cdef enum:
     NEVER_MS = 0xffffffff
 
+cdef enum listener_protocol:
+    LISTEN_HTTP = 0
+    LISTEN_TCP
+
 cdef enum forwarded_mode:
     FWD_X = 1                 # X-Forwarded-For, -Proto, -Host
     FWD_RFC7239 = 2           # Forwarded
@@ -57,7 +61,9 @@ cdef struct listener_t:
     uint64_t body_max         # bytes; 0: no bound. Past it 413
     uint32_t connections      # over all workers; 0: no bound
     uint8_t forwarded         # forwarded_mode bits
-    uint8_t pad
+    uint8_t protocol          # listener_protocol
+    uint8_t proxied           # trusted peers start with a PROXY header
+    uint8_t names             # TCP: some of its routes name hosts, so the server name has to be read
     uint16_t port             # of the listening socket, for redirects
     cidr_t *trusted           # whose X-Forwarded-* and Forwarded are kept
     uint32_t n_trusted
@@ -155,6 +161,7 @@ cdef struct service_t:
     uint8_t key_source
     uint8_t host_mode
     uint8_t split             # 1: shares decide between groups; 0: one group with all endpoints
+    uint8_t proxy_version     # of the PROXY header that its endpoints get; 0: none
     text_t key_name           # header (lower case), cookie or query parameter
     text_t host               # HOST_LITERAL
     uint32_t load_pct         # bounded load, per cent of the mean (125 = 1.25); 0: off
@@ -166,6 +173,8 @@ cdef struct service_t:
     uint32_t connect_ms
     uint32_t response_ms      # until the response head is there
     uint32_t idle_ms          # between bytes of the response
+    uint32_t tunnel_ms        # between bytes of a tunnel, either way
+    uint32_t tunnel_drain_ms  # a tunnel that has to go is closed at a moment within this
     uint32_t pool_idle_ms     # keep-alive of an idle upstream connection
     uint32_t pool_max         # idle connections per endpoint and worker
     uint32_t pool_requests    # per upstream connection; 0: no bound
@@ -194,6 +203,7 @@ cdef struct route_t:
     text_t body               # RESPOND
     text_t content_type
     text_t location           # REDIRECT: template with {scheme} {host} {path} {query}
+    text_t upgrades           # protocols that may be upgraded to, lower case, a comma before and behind each
     edits_t request
     edits_t response
     uint32_t log_per_million  # share of ordinary requests that are logged

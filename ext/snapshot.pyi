@@ -18,6 +18,7 @@ class EditRow(TypedDict):
 class ListenerRow(TypedDict):
     slot: int
     name: str
+    protocol: Literal["http", "tcp"]
     port: int
     header_ms: int
     body_idle_ms: int
@@ -30,6 +31,7 @@ class ListenerRow(TypedDict):
     fields_max: int
     body_max: int
     connections: int
+    proxied: bool
     forwarded: list[Literal["x", "rfc7239"]]
     trusted: list[str]  # networks
 
@@ -88,6 +90,7 @@ class ServiceRow(TypedDict):
     key_name: str
     host_mode: Literal["preserve", "endpoint", "literal"]
     host: str
+    proxy_version: int  # of the PROXY header sent to endpoints; 0: none
     split: bool
     load_pct: int
     slow_start_ms: int
@@ -98,6 +101,8 @@ class ServiceRow(TypedDict):
     connect_ms: int
     response_ms: int
     idle_ms: int
+    tunnel_ms: int
+    tunnel_drain_ms: int
     pool_idle_ms: int
     pool_max: int
     pool_requests: int
@@ -126,6 +131,7 @@ class RouteRow(TypedDict):
     body: str
     content_type: str
     location: str
+    upgrades: list[str]
     request: list[EditRow]
     response: list[EditRow]
     log_per_million: int

@@ -35,6 +35,7 @@ cdef tuple STRATEGIES = (
     "round_robin", "least_connections", "weighted_round_robin", "ip_hash", "random", "least_response_time",
     "consistent_hash",
 )
+cdef tuple PROTOCOLS = ("http", "tcp")
 cdef tuple KEY_SOURCES = ("source_ip", "header", "cookie", "query", "path")
 cdef tuple HOST_MODES = ("preserve", "endpoint", "literal")
 cdef tuple STICKY_KINDS = ("none", "cookie", "source")
@@ -151,6 +152,7 @@ cdef int read_edits(Table t, str key, arena_t *arena, edits_t *out) except -1:
 cdef int read_listener(Table t, arena_t *arena, listener_t *l, set used) except -1:
     l.slot = read_slot(t, used)
     read_name(t, "name", arena, &l.name)
+    l.protocol = <uint8_t>t.choice("protocol", PROTOCOLS)
     l.port = <uint16_t>t.number("port", 65535)
     l.header_ms = t.number("header_ms", U32)
     l.body_idle_ms = t.number("body_idle_ms", U32)
@@ -164,6 +166,7 @@ cdef int read_listener(Table t, arena_t *arena, listener_t *l, set used) except 
     l.body_max = t.number("body_max", <uint64_t>1 << 62)
     l.connections = t.number("connections", U32)
     l.forwarded = <uint8_t>t.bits("forwarded", FORWARDED)
+    l.proxied = t.flag("proxied")
     read_trusted(t, arena, l)
     return t.done()
 
@@ -271,6 +274,7 @@ cdef int read_service(Table t, arena_t *arena, snapshot_t *s, service_t *v, list
     t.text("host", arena, TEXT_LINE, &v.host)
     if v.host_mode == HOST_LITERAL and v.host.n == 0:
         t.fail("host", "is needed with this host_mode")
+    v.proxy_version = <uint8_t>t.number("proxy_version", 2)
     v.split = t.flag("split")
     v.load_pct = t.number("load_pct", 1000000)
     v.slow_start_ms = t.number("slow_start_ms", U32)
@@ -281,6 +285,8 @@ cdef int read_service(Table t, arena_t *arena, snapshot_t *s, service_t *v, list
     v.connect_ms = t.number("connect_ms", U32)
     v.response_ms = t.number("response_ms", U32)
     v.idle_ms = t.number("idle_ms", U32)
+    v.tunnel_ms = t.number("tunnel_ms", U32)
+    v.tunnel_drain_ms = t.number("tunnel_drain_ms", U32)
     v.pool_idle_ms = t.number("pool_idle_ms", U32)
     v.pool_max = t.number("pool_max", U32)
     v.pool_requests = t.number("pool_requests", U32)
@@ -345,6 +351,7 @@ cdef int read_route(Table t, arena_t *arena, snapshot_t *s, route_t *r, set used
         r.rewrite = 1
         if r.prefix_to.n and (r.prefix_to.p[0] != c'/' or not set(b" ?#").isdisjoint(r.prefix_to.p[:r.prefix_to.n])):
             t.fail("prefix_to", "has to be empty or a path")
+    read_upgrades(t, arena, r)
     read_edits(t, "request", arena, &r.request)
     read_edits(t, "response", arena, &r.response)
     r.log_per_million = t.number("log_per_million", 1000000)
@@ -373,6 +380,17 @@ cdef int read_target(Table t, arena_t *arena, snapshot_t *s, route_t *r) except 
     return check_location(t, r.location.p[:r.location.n].decode())
 
 
+cdef int read_upgrades(Table t, arena_t *arena, route_t *r) except -1:
+    cdef list names = t.items("upgrades")
+    for name in names:
+        if type(name) is not str or any(
+            not part or text_problem(part, TEXT_TOKEN) is not None for part in name.encode(errors="replace").split(b"/", 1)
+        ):
+            t.fail("upgrades", f"{name!r} is not a protocol's name")
+    text_copy(arena, "".join(f",{name.lower()}," for name in names).encode(), &r.upgrades)
+    return 0
+
+
 cdef int check_location(Table t, str location) except -1:
     rest = location
     for name in ("{scheme}", "{host}", "{path}", "{query}"):
@@ -390,11 +408,20 @@ cdef tuple read_match(Table t, arena_t *arena, snapshot_t *s, route_t *r):
     cdef list methods = [method_of(t, value) for value in t.items("methods")]
     cdef list listeners = t.items("listeners")
     t.indices("listeners", arena, s.n_listeners, &unused)
+    for listener in listeners:
+        check_protocol(t, &s.listeners[<uint32_t>listener], r, bool(hosts))
     t.text("path", arena, TEXT_ANY, &r.prefix)
     problem = path_problem(r.prefix.p[:r.prefix.n])
     if problem is not None:
         t.fail("path", problem)
     return (listeners, hosts, r.prefix.p[:r.prefix.n], methods, [condition_of(row) for row in t.tables("headers")])
+
+
+cdef int check_protocol(Table t, listener_t *l, const route_t *r, bint hosts) except -1:
+    if l.protocol != LISTEN_HTTP and r.action != ROUTE_SERVICE:
+        t.fail("action", f"at listener {l.name.p[:l.name.n].decode()!r}, where no HTTP is spoken, has to be a service")
+    l.names |= hosts
+    return 0
 
 
 cdef bytes host_of(Table t, object value):

@@ -14,6 +14,8 @@ cdef void upstream_begin(core_t *core, exch_t *x) noexcept nogil
 """Pick an endpoint and start an attempt, queue, or answer 503."""
 cdef void upstream_event(core_t *core, conn_t *u) noexcept nogil
 """Something happened at an upstream connection (flags are up to date)."""
+cdef void upstream_unreachable(core_t *core, exch_t *x) noexcept nogil
+"""The connection that an exchange waits for has failed: on to another endpoint, or the exchange ends."""
 cdef void upstream_timeout(core_t *core, conn_t *u) noexcept nogil
 cdef void upstream_body(core_t *core, exch_t *x) noexcept nogil
 """The client sent more of its body, or the upstream can take more."""

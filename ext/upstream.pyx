@@ -10,19 +10,23 @@ from turnout.ext.conn cimport IO_BLOCKED, IO_ERROR, client_leaves, conn_deadline
 from turnout.ext.core cimport (
     CF_BLOCKED, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_REUSED, CS_BUSY, CS_CONNECTING, CS_POOLED, SCRATCH_BYTES,
     SF_ENDED, SF_FLUSHED, SF_READ, TRIED_MAX, XF_ANSWERED, XF_CLIENT_10, XF_CLOSE, XF_EXPECT, XF_FRESH, XF_FROM_POOL, XF_HEAD_ONLY,
-    XF_PICKED, XF_REPLAYABLE, XF_SAMPLED, XF_SENT, XF_STICKY_ISSUE, XF_UP_DEAF, XF_UP_KEEP, XS_CONNECTING, XS_QUEUED,
-    XS_RESPONDING, XS_START, XS_WAITING, conn_t, core_t, endpoint_t, exch_t, service_state_t,
+    XF_PICKED, XF_RAW, XF_REPLAYABLE, XF_SAMPLED, XF_SENT, XF_STICKY_ISSUE, XF_UP_DEAF, XF_UP_KEEP, XF_UPGRADE,
+    XS_CONNECTING, XS_QUEUED,
+    XS_RESPONDING, XS_START, XS_TUNNEL, XS_WAITING, conn_t, core_t, endpoint_t, exch_t, service_state_t,
 )
 from turnout.ext.endpoint cimport endpoint_close, endpoint_connect, endpoint_get, endpoint_keep, endpoint_reuse
 from turnout.ext.framing cimport (
     BODY_CHUNKED, BODY_CLOSE, BODY_LENGTH, BODY_NONE, CHUNK_ROOM_BEFORE, CHUNK_SIZE, size_line,
 )
 from turnout.ext.headers cimport (
-    H_IDEMPOTENCY_KEY, HEAD_CHUNKED, HEAD_CLOSE, HEAD_KEEP_ALIVE, M_DELETE, M_GET, M_HEAD, M_OPTIONS, M_PUT, M_TRACE,
-    head_t,
+    H_IDEMPOTENCY_KEY, H_UPGRADE, HEAD_CHUNKED, HEAD_CLOSE, HEAD_KEEP_ALIVE, HEAD_UPGRADE, M_DELETE, M_GET, M_HEAD, M_OPTIONS, M_PUT, M_TRACE,
+    field_t, head_t,
 )
 from turnout.ext.http1 cimport HEAD_NEED_MORE, head_limits_t, parse_response
 from turnout.ext.kernel cimport clock_us
+from turnout.ext.preface cimport preface_write
+from turnout.ext.proxyproto cimport PROXY_OUT_MAX
+from turnout.ext.relay cimport relay_dialled
 from turnout.ext.request cimport request_head
 from turnout.ext.respond cimport respond_abort, respond_finish, respond_head, respond_interim, respond_local
 from turnout.ext.retry cimport attempt_t, budget_spend, retry_allowed
@@ -38,7 +42,11 @@ from turnout.ext.stream cimport (
     PUMP_SOURCE, PUMP_SOURCE_BROKEN, PUMP_TOO_LARGE, buf_copy, last_chunk, stream_append, stream_append_copy,
     stream_clear, stream_feed, stream_prepend, stream_pump,
 )
+from turnout.ext.tunnel cimport tunnel_run, tunnel_upgrade
 from turnout.ext.text cimport out_length, out_open, out_put, out_t
+
+cdef extern from "<strings.h>" nogil:
+    int strncasecmp(const char *, const char *, size_t)
 
 cdef enum:
     INTERIM_MAX = 100         # 1xx responses before a final one
@@ -198,7 +206,7 @@ cdef void attempt(core_t *core, exch_t *x) noexcept nogil:
         respond_local(core, x, 503, CAUSE_PROXY, b"the proxy is out of memory")
         return
     x.tries += 1
-    if not x.flags & XF_FRESH:
+    if not x.flags & XF_FRESH and not x.service.proxy_version:
         u = endpoint_reuse(core, e, must_not_repeat(x))
     if u != NULL:
         x.flags |= XF_FROM_POOL
@@ -224,9 +232,14 @@ cdef void send_request(core_t *core, exch_t *x) noexcept nogil:
     """Write the head and what is at hand of the body in one piece; the rest goes through the stream."""
     cdef conn_t *u = x.upstream
     cdef out_t o
+    cdef char header[PROXY_OUT_MAX]
     cdef int put
     cdef uint32_t n
+    if x.flags & XF_RAW:
+        u.flags |= CF_BLOCKED     # nothing to send yet: the edge tells when it is connected
+        return
     out_open(&o, core.scratch, SCRATCH_BYTES)
+    out_put(&o, header, preface_write(x, header))
     request_head(core, x, &o)
     put_body_at_hand(x, &o)
     n = out_length(&o)
@@ -295,7 +308,16 @@ cdef void upstream_event(core_t *core, conn_t *u) noexcept nogil:
     cdef exch_t *x = u.x
     if x == NULL:
         pooled_event(core, u)
-        return
+    elif x.state == XS_TUNNEL:
+        tunnel_run(core, x)
+    elif x.flags & XF_RAW:
+        relay_dialled(core, x)
+    else:
+        attempt_event(core, u)
+
+
+cdef void attempt_event(core_t *core, conn_t *u) noexcept nogil:
+    cdef exch_t *x = u.x
     if body_moves(x, u):
         upstream_body(core, x)
         if u.x != x:
@@ -436,6 +458,10 @@ cdef void broken_before_answer(core_t *core, exch_t *x) noexcept nogil:
         attempt_failed(core, x, RETRY_RESET, OUT_RESET, b"the endpoint closed the connection without an answer")
 
 
+cdef void upstream_unreachable(core_t *core, exch_t *x) noexcept nogil:
+    broken_before_answer(core, x)
+
+
 cdef void upstream_timeout(core_t *core, conn_t *u) noexcept nogil:
     cdef exch_t *x = u.x
     if x == NULL:
@@ -491,6 +517,17 @@ cdef void answer_missing(core_t *core, exch_t *x) noexcept nogil:
         attempt_failed(core, x, RETRY_RESET, OUT_RESET, b"the endpoint closed the connection inside its answer's head")
 
 
+cdef bint upgraded(const exch_t *x, const char *base) noexcept nogil:
+    """Whether the answer switches to the protocol that was asked for."""
+    cdef const field_t *asked
+    cdef const field_t *given
+    if answer.status != 101 or not x.flags & XF_UPGRADE or not answer.flags & HEAD_UPGRADE:
+        return False
+    asked = &x.req.fields[x.req.first[<int>H_UPGRADE] - 1]
+    given = &answer.fields[answer.first[<int>H_UPGRADE] - 1]
+    return given.value_len == asked.value_len and strncasecmp(base + given.value, x.head + asked.value, asked.value_len) == 0
+
+
 cdef int take_heads(core_t *core, exch_t *x, uint32_t seen) noexcept nogil:
     """Parse what is there. 1: read on, 0: the answer has begun or the exchange went elsewhere."""
     cdef conn_t *u = x.upstream
@@ -501,6 +538,9 @@ cdef int take_heads(core_t *core, exch_t *x, uint32_t seen) noexcept nogil:
             if buf_slide(u.inb):
                 return 1
             used = -1
+        if used > 0 and upgraded(x, buf_data(u.inb)):
+            tunnel_upgrade(core, x, &answer, <uint32_t>used)
+            return 0
         if used < 0 or answer.status == 101:
             attempt_failed(core, x, RETRY_RESET, OUT_RESET, b"the endpoint's answer is malformed")
             return 0

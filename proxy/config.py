@@ -15,9 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from turnout.proxy.model import Config
 from turnout.proxy.paths import canonical_path
+from turnout.proxy.sense import Location, without_http
 from turnout.proxy.units import format_size
-
-Location = tuple[int | str, ...]
 
 NOT_YET = {
     ("listeners", "tls"): "TLS listeners are not available yet; terminate TLS in front of this listener",
@@ -320,6 +319,7 @@ def _problems_of_sense(config: Config) -> Iterator[tuple[Location, str]]:
         yield ("routes",), "no route; write a table [[routes]] with a path and a service"
     yield from _same_binds(config)
     yield from _same_routes(config)
+    yield from without_http(config)
 
 
 def _same_binds(config: Config) -> Iterator[tuple[Location, str]]:

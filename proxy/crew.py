@@ -45,6 +45,7 @@ class Pace:
     finish: float = 10.0  # for accept queues to come to an end
     retire: float = 2.5  # for idle connections of a listener that goes
     upgrade: float = 60.0  # for the new program to be ready
+    tell: float = 2.0  # between two words on what a drain waits for
 
 
 @dataclass
@@ -72,6 +73,7 @@ class WorkerRow:
     restarts: int
     clients: int
     active: int
+    sessions: int  # TCP sessions and upgraded connections that stand
     upstreams: int
 
 
@@ -284,6 +286,7 @@ class Crew:
                     restarts=restarts.get(process.worker, 0),
                     clients=info["clients"],
                     active=info["clients_active"],
+                    sessions=info["tunnels"],
                     upstreams=info["upstreams"],
                 )
                 for process in self.processes()

@@ -307,7 +307,7 @@ class Freezer:
             yield {
                 "slot": plans.services.slots[name],
                 "name": name,
-                **service_row(service, self._key(name, service)),
+                **service_row(service, self._key(name, service), config.proxy.grace),
                 "members": list(range(first, first + len(service.endpoints))),
                 "groups": [
                     {
@@ -369,10 +369,11 @@ class Freezer:
 def _routes(config: Config, plan: Plan[RouteKey]) -> Iterator[dict[str, Any]]:
     listeners = {name: place for place, name in enumerate(config.listeners)}
     services = {name: place for place, name in enumerate(config.services)}
+    spoken = [listeners[name] for name, listener in config.listeners.items() if listener.protocol == "http"]
     for route in config.routes:
         yield {
             "slot": plan.slots[route_key(route)],
-            "listeners": list(listeners.values()) if route.listener is None else [listeners[route.listener]],
+            "listeners": spoken if route.listener is None else [listeners[route.listener]],
             "service": None if route.service is None else services[route.service],
             **route_row(route, config.proxy.access_log),
         }

@@ -107,6 +107,9 @@ WORKER: tuple[Column[WorkerInfo], ...] = (
         lambda w: w["clients_active"],
         gauge=True,
     ),
+    Column(
+        "tunnels", "TCP sessions and upgraded connections that stand.", lambda w: w["tunnels"], gauge=True
+    ),
     Column("upstream_connections", "Open connections to endpoints.", lambda w: w["upstreams"], gauge=True),
     Column(
         "buffers",
@@ -143,6 +146,9 @@ REQUESTS: tuple[Column[RequestTotals] | Histogram[RequestTotals], ...] = (
 
 LISTENER: tuple[Column[ListenerTotals], ...] = (
     Column("connections", "Open client connections.", lambda t: t["open"], gauge=True),
+    Column(
+        "tunnels", "TCP sessions and upgraded connections that stand.", lambda t: t["tunnels"], gauge=True
+    ),
 )
 
 SERVICE: tuple[Column[ServiceTotals], ...] = (

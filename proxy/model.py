@@ -217,11 +217,12 @@ class ListenerLimits(Table):
 
 class Listener(Table):
     bind: str
-    protocol: Literal["http"] = "http"
+    protocol: Literal["http", "tcp"] = "http"
     backlog: Int = Field(default=4096, ge=1, le=65535)
     timeouts: ListenerTimeouts = ListenerTimeouts()
     limits: ListenerLimits = ListenerLimits()
     trusted: tuple[str, ...] = ()
+    proxy_protocol: bool = False
     forwarded: tuple[Literal["x-forwarded", "forwarded"], ...] = ("x-forwarded",)
 
     @field_validator("bind")
@@ -365,6 +366,8 @@ class ServiceTimeouts(Table):
     connect: Timeout = "5s"  # type: ignore[assignment]
     response: Timeout = "60s"  # type: ignore[assignment]
     idle: Timeout = "60s"  # type: ignore[assignment]
+    tunnel: Timeout = "1h"  # type: ignore[assignment]
+    tunnel_drain: Timeout = "30s"  # type: ignore[assignment]
     keepalive: Timeout = "60s"  # type: ignore[assignment]
 
 
@@ -389,6 +392,7 @@ class Service(Table):
     retries: Retries = Retries()
     limits: ServiceLimits = ServiceLimits()
     host: str = "preserve"
+    proxy_protocol: Literal["v1", "v2"] | None = None
 
     @field_validator("host")
     @classmethod
@@ -496,6 +500,7 @@ class Route(Table):
     redirect: Redirect | None = None
     strip_prefix: Bool = False
     rewrite: str | None = None
+    upgrade: tuple[str, ...] = ("websocket",)
     request_headers: HeaderEdits = HeaderEdits()
     response_headers: HeaderEdits = HeaderEdits()
     log: RouteLog = RouteLog()
@@ -533,6 +538,15 @@ class Route(Table):
         for method in value:
             if not TOKEN.fullmatch(method):
                 raise ValueError(f'"{method}" is not a method')
+        return value
+
+    @field_validator("upgrade")
+    @classmethod
+    def _protocols(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            parts = name.split("/", 1)
+            if not all(TOKEN.fullmatch(part) for part in parts) or parts[0].lower() in {"h2c", "h2"}:
+                raise ValueError(f'"{name}" is not a protocol to upgrade to; write names like "websocket"')
         return value
 
     @field_validator("headers")

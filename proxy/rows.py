@@ -45,6 +45,8 @@ def port_of(bind: str) -> int:
 def listener_row(listener: Listener) -> dict[str, Any]:
     timeouts, limits = listener.timeouts, listener.limits
     return {
+        "protocol": listener.protocol,
+        "proxied": listener.proxy_protocol,
         "port": port_of(listener.bind),
         "header_ms": timeouts.header,
         "body_idle_ms": timeouts.body,
@@ -107,8 +109,8 @@ def retry_row(retries: Retries) -> RetryRow:
     }
 
 
-def service_row(service: Service, key: str) -> dict[str, Any]:
-    """All but slot, name, members and groups. `key` as for sticky_row."""
+def service_row(service: Service, key: str, grace: int) -> dict[str, Any]:
+    """All but slot, name, members and groups. `key` as for sticky_row, `grace` the proxy's, in ms."""
     source, _, key_name = service.hash.key.partition(":")
     host_mode, _, host = service.host.partition(":")
     limits, timeouts = service.limits, service.timeouts
@@ -128,6 +130,9 @@ def service_row(service: Service, key: str) -> dict[str, Any]:
         "connect_ms": timeouts.connect,
         "response_ms": timeouts.response,
         "idle_ms": timeouts.idle,
+        "proxy_version": {None: 0, "v1": 1, "v2": 2}[service.proxy_protocol],
+        "tunnel_ms": timeouts.tunnel,
+        "tunnel_drain_ms": min(timeouts.tunnel_drain, grace - grace // 10),
         "pool_idle_ms": timeouts.keepalive,
         "pool_max": limits.pool,
         "pool_requests": limits.requests,
@@ -181,6 +186,7 @@ def route_row(route: Route, log: AccessLog) -> dict[str, Any]:
         "methods": list(dict.fromkeys(route.methods)),
         "headers": header_rows(route),
         "prefix_to": "" if route.strip_prefix else route.rewrite,
+        "upgrades": list(dict.fromkeys(name.lower() for name in route.upgrade)),
         "request": edit_rows(route.request_headers),
         "response": edit_rows(route.response_headers),
         **target_row(route),

@@ -567,7 +567,21 @@ class Supervisor:
         self.crew.close()
         ours = [item for item in self._sockets.all() if not item.shared]
         await self._finish(ours)
-        await self.crew.drain(self.config.proxy.grace)
+        telling = asyncio.create_task(self._tell_what_is_left())
+        try:
+            await self.crew.drain(self.config.proxy.grace)
+        finally:
+            telling.cancel()
+
+    async def _tell_what_is_left(self) -> None:
+        """Somebody waits for the drain and wants to know for what."""
+        while True:
+            await asyncio.sleep(self.pace.tell)
+            rows = self.worker_rows()
+            sessions, active = sum(row.sessions for row in rows), sum(row.active for row in rows)
+            if active:
+                fields = {"sessions": sessions, "requests": active - sessions}
+                log.info("waiting for what is under way", extra={"fields": fields})
 
     async def _close_control(self) -> None:
         control, self._control = self._control, None

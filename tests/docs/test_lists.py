@@ -70,7 +70,7 @@ def test_every_metric_is_documented_with_its_type_and_labels(supervisor):
 
 def test_every_field_of_the_access_log_is_documented_in_its_order():
     source = (ROOT / "ext" / "logline.pyx").read_text()
-    written = re.findall(r'put_(?:string|number|ms|key)\(o?&?o?, b"(\w+)"', source)
+    written = re.findall(r'put_(?:string|number|ms|bool|key)\(o?&?o?, b"(\w+)"', source)
     listed = re.findall(r"^\| `(\w+)` \| [^|]+ \| [^|]+ \| ", doc("access-log.md"), re.MULTILINE)
 
     assert sorted(listed) == sorted({"time", *written})

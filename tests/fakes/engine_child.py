@@ -72,6 +72,9 @@ class Child:
     def do_open(self) -> list[int]:
         return [self.engine.open_clients, self.engine.open_exchanges]
 
+    def do_snapshots(self) -> int:
+        return self.engine.held_snapshots
+
     def do_use_up_descriptors(self) -> None:
         """Leave none to open anything with."""
         before = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -270,7 +270,12 @@ class Proxy:
             self.board.release_endpoint(slot)
         return served
 
+    def again(self) -> None:
+        """The configuration in force under a new version: a reload that changes nothing."""
+        self.load({**self.document, "version": next(self.versions)})
+
     def load(self, document: Mapping[str, Any]) -> None:
+        self.document = document
         for worker in self.workers:
             worker.ask("load", document)
         if not self.listening:
@@ -320,6 +325,14 @@ class Proxy:
         for worker in self.workers:
             worker.ask("open")
         return self.board
+
+    def snapshots(self) -> int:
+        """How many the workers hold, each at least the one in force."""
+        return max(worker.ask("snapshots") for worker in self.workers)
+
+    def drain(self) -> None:
+        for worker in self.workers:
+            worker.ask("drain")
 
     def counts(self, field: str) -> int:
         """A field of the workers' slabs, summed."""

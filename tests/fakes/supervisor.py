@@ -120,6 +120,7 @@ class StandIn:
                 0,
                 row["clients"],
                 row["clients_active"],
+                row["tunnels"],
                 row["upstreams"],
             )
             for row in rows

@@ -18,6 +18,8 @@ from harness.mutation import ANYWHERE, IN_A_HEAD
 from harness.readers import chunked_disagreement, disagreement
 
 from turnout.ext.headers import _cookie, _token_listed
+from turnout.ext.hello import _name_at
+from turnout.ext.proxyproto import _likely_at, _parse_at, _write
 from turnout.ext.snapshot import Snapshot
 from turnout.ext.sticky import _Cookies
 from turnout.ext.text import _address_parse, _address_text
@@ -122,6 +124,34 @@ def sticky_value(rng: random.Random, raw: bytes) -> Hashable:
     return verdict
 
 
+# ---- what stands in front of a connection's bytes ----------------------------------------------------------
+
+
+def proxy(rng: random.Random, raw: bytes) -> Hashable:
+    verdict = _parse_at(EDGE.last(raw), len(raw))
+    assert (_likely_at(EDGE.last(raw), len(raw)) == 0) <= (verdict == "bad")
+    n = rng.randrange(len(raw) + 1)
+    part = _parse_at(EDGE.last(raw[:n]), n)
+    if isinstance(verdict, str):
+        assert part in ("more", verdict)
+        return verdict
+    used, who = verdict
+    assert part == ("more" if n < used else verdict)
+    for version in (1, 2):
+        written = _write(version, who)
+        assert _parse_at(EDGE.last(written), len(written)) == (len(written), who)
+    return who is None, raw[:1]
+
+
+def hello(rng: random.Random, raw: bytes) -> Hashable:
+    verdict = _name_at(EDGE.last(raw), len(raw))
+    assert _name_at(EDGE.first(raw), len(raw)) == verdict
+    n = rng.randrange(len(raw) + 1)
+    part = _name_at(EDGE.last(raw[:n]), n)
+    assert part in ("more", verdict)
+    return verdict if isinstance(verdict, str) else len(verdict)
+
+
 # ---- documents ---------------------------------------------------------------------------------------------
 
 HEAD = b"GET /x/y/%41//b?q HTTP/1.1\r\nHost: b.a.example\r\nX-A: 1\r\n\r\n"
@@ -160,5 +190,7 @@ TARGETS = {
     "cookie": Target(lambda: corpus("cookie"), ANYWHERE, cookie),
     "address": Target(lambda: corpus("address"), ANYWHERE, address),
     "sticky": Target(issued, ANYWHERE, sticky_value),
+    "proxy": Target(lambda: corpus("proxy"), ANYWHERE, proxy),
+    "hello": Target(lambda: corpus("hello"), ANYWHERE, hello),
     "document": Target(documents, ANYWHERE, snapshot),
 }

@@ -1,0 +1,3 @@
+from typing import Literal
+
+def _name_at(address: int, size: int) -> bytes | Literal["more", "other"]: ...

@@ -1,0 +1,15 @@
+"""TCP listeners: from an accepted connection to an exchange without HTTP.
+
+    accepted -> [ClientHello, when routes of the listener name hosts] -> route -> selection -> connect -> tunnel
+
+A failed connect is tried at another endpoint like a request's: nothing was sent. The server name is read, not decrypted;
+a connection without one, or without TLS, takes the route without a host.
+"""
+
+from turnout.ext.core cimport conn_t, core_t, exch_t
+
+cdef void relay_event(core_t *core, conn_t *c) noexcept nogil
+"""Something happened at the client of a TCP listener that has no exchange yet."""
+
+cdef void relay_dialled(core_t *core, exch_t *x) noexcept nogil
+"""Something happened at the connection to the endpoint (flags are up to date)."""
