@@ -50,7 +50,7 @@ format: $(VENV)/.dev
 # frees what it holds at exit, so leaks are counted by the debug build itself and not looked for by LeakSanitizer.
 SANITIZED := build/sanitize
 SANITIZE_ENV = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
-  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allow_user_segv_handler=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
   PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(SANITIZED) TURNOUT_SANITIZED=1
 
 $(SANITIZED)/.built: $(VENV)/.dev $(SOURCES) $(wildcard proxy/*.py control/*.py src/turnout/*.py)
