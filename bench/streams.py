@@ -142,7 +142,7 @@ defaults
     timeout client 3600s
     timeout server 3600s
     timeout tunnel 3600s
-    {"option splice-auto" if at.mode == "tcp-bulk" else ""}
+    {"option splice-response" if at.mode == "tcp-bulk" else ""}
     {"option http-no-delay" if web else ""}
 listen in
     bind 127.0.0.1:{at.port} backlog 4096
@@ -155,7 +155,7 @@ SETUPS: dict[str, Callable[[Place], Start]] = {"turnout": turnout, "nginx": ngin
 TUNED = {
     "turnout": "defaults",
     "nginx": "multi_accept; tcp-bulk: proxy_buffer_size 256k",
-    "haproxy": "tcp-bulk: splice-auto, tune.bufsize 65536",
+    "haproxy": "tcp-bulk: splice-response, tune.bufsize 65536",
 }
 STREAM_PEERS = [
     replace(peer, setup=SETUPS[peer.name], tuned=TUNED[peer.name]) for peer in PEERS if peer.name in SETUPS

@@ -174,7 +174,7 @@ def test_grpc_calls_and_streams_pass(proxy):
                 stream = channel.stream_stream("/test.Echo/Stream")
                 parts = [b"%d" % number * 1000 for number in range(50)]
                 assert list(stream(iter(parts), timeout=10)) == parts
-        assert [served.endpoint(n)["connects"] for n in (0, 1)] == [1, 1]
+        assert eventually(lambda: [served.endpoint(n)["connects"] for n in (0, 1)] == [1, 1])
 
 
 # ---- sessions that count ---------------------------------------------------------------------------------
