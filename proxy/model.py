@@ -341,10 +341,6 @@ class Listener(Table):
     def _one_scheme(self) -> Self:
         if self.redirect_https is not False and self.tls is not None:
             raise ValueError("redirect_https is for a listener without tls: this one speaks HTTPS already")
-        if self.protocol == "tcp" and (self.tls is not None or self.redirect_https is not False):
-            raise ValueError(
-                'tls and redirect_https are for protocol = "http"; with "tcp", TLS passes through as it is'
-            )
         if self.redirect_https is not True and not 0 <= self.redirect_https <= 65535:
             raise ValueError("redirect_https is true (port 443) or the port that clients reach HTTPS at")
         return self

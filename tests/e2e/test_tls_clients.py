@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import random
 import socket
 import ssl
 import subprocess
@@ -511,6 +512,37 @@ def test_an_answer_that_ends_with_the_connection_ends_with_close_notify(proxy, o
     assert client.rest() == b"all of it"  # Python raises for an end without close_notify
 
 
+def test_an_upgraded_connection_is_a_tunnel_over_tls(proxy, origin):
+    proxy.serve(origin, route={"upgrades": ["websocket"]})
+    client = proxy.client()
+    client.send(request("/", "Connection: Upgrade", "Upgrade: websocket"))
+    upstream = origin.accept()
+    upstream.request()
+    upstream.send(response(101, "Connection: Upgrade", "Upgrade: websocket", body=None))
+    assert client.interim().status == 101
+    client.send(MEGABYTE)
+    assert upstream.exactly(len(MEGABYTE)) == MEGABYTE
+    upstream.send(MEGABYTE)
+    assert client.exactly(len(MEGABYTE)) == MEGABYTE
+    upstream.finish()
+    assert client.rest() == b""  # close_notify: Python raises without
+
+
+def test_a_proxy_header_comes_before_the_handshake(proxy):
+    log = []
+    with Origin(answering("hello", log=log)) as origin:
+        proxy.serve(origin, listener=tls() | {"proxied": True, "trusted": ["127.0.0.0/8"]})
+        client = Handmade(proxy, trusting())
+        client.sock.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.8 4711 443\r\n")
+        client.step(client.tls.do_handshake)
+        client.tls.write(request("/"))
+        client.flush()
+        assert b"hello" in client.step(client.tls.read, 65536)
+        client.sock.close()
+        proxy.serve(origin)
+    assert log[0].get("x-forwarded-for") == "192.0.2.7"
+
+
 # ---- those who do not behave
 
 
@@ -527,7 +559,8 @@ def test_plain_http_is_told_that_this_is_https(proxy, method):
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"\0" * 100, os.urandom(3000), b"\x16\x03\x01\xff\xff" + b"\1" * 3000, b"SSH-2.0-x\r\n"]
+    "garbage",
+    [b"\0" * 100, random.Random(7).randbytes(3000), b"\x16\x03\x01\xff\xff" + b"\1" * 3000, b"SSH-2.0-x\r\n"],
 )
 def test_garbage_ends_the_connection(proxy, garbage):
     before = failures(proxy, "protocol")

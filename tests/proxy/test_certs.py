@@ -244,6 +244,19 @@ def test_a_table_that_makes_no_sense_is_refused(tls, said):
     assert said in str(caught.value)
 
 
+def test_a_tcp_listener_passes_tls_through_and_starts_none():
+    tcp = '[listeners.raw]\nbind = "127.0.0.1:9"\nprotocol = "tcp"\n'
+    route = '[[routes]]\nlistener = "raw"\nservice = "app"\n'
+    text = tcp + route + '[services.app]\nendpoints = ["https://127.0.0.1:443"]\n'
+    with pytest.raises(ConfigError, match="cannot be put into TLS"):
+        parse(text, "turnout.toml")
+
+
+def test_a_proxy_header_does_not_go_to_endpoints_over_tls():
+    with pytest.raises(ConfigError, match="which is spoken to over TLS"):
+        parse("".join(service('"https://127.0.0.1:443"', 'proxy_protocol = "v2"')), "turnout.toml")
+
+
 def test_a_listener_cannot_both_speak_https_and_redirect_to_it():
     with pytest.raises(ConfigError, match="this one speaks HTTPS already"):
         parse(listener(SITE_FILES) + "redirect_https = true\n" + REST, "turnout.toml")
