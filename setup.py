@@ -15,6 +15,7 @@ MODULES = [
     "retry", "listing", "latency", "strategies", "split", "adopt", "select", "document", "router",
     "snapshot", "logline", "account", "stream", "conn", "endpoint", "edits", "respond", "request",
     "upstream", "exchange", "hello", "proxyproto", "preface", "tunnel", "relay", "listener", "engine",
+    "openssl", "contexts", "tls",
 ]  # fmt: skip
 
 SANITIZE = os.environ.get("TURNOUT_SANITIZE") == "1"

@@ -8,13 +8,15 @@ import os
 import resource
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 
 from processes import BenchError, Tree, wait_for_port
+from tls import context
 
 PROXY_CPU, LOAD_CPU = 0, 1
 REPORT = """
@@ -64,7 +66,22 @@ class Load:
     errors: int
 
 
-def wrk(port: int, path: str, *, connections: int, seconds: float, folder: Path, close: bool = False) -> Load:
+def http(port: int, *, tls: bool = False) -> HTTPConnection:
+    if tls:
+        return HTTPSConnection("127.0.0.1", port, timeout=10, context=context())
+    return HTTPConnection("127.0.0.1", port, timeout=10)
+
+
+def wrk(
+    port: int,
+    path: str,
+    *,
+    connections: int,
+    seconds: float,
+    folder: Path,
+    close: bool = False,
+    tls: bool = False,
+) -> Load:
     """Drive for about this long (wrk counts in whole seconds)."""
     script = folder / "report.lua"
     script.write_text(REPORT)
@@ -81,7 +98,7 @@ def wrk(port: int, path: str, *, connections: int, seconds: float, folder: Path,
     if close:
         command += ["-H", "Connection: close"]
     done = subprocess.run(
-        [*command, f"http://127.0.0.1:{port}{path}"],
+        [*command, f"http{'s' if tls else ''}://127.0.0.1:{port}{path}"],
         capture_output=True,
         text=True,
         check=False,
@@ -95,11 +112,11 @@ def wrk(port: int, path: str, *, connections: int, seconds: float, folder: Path,
     return Load(seen["requests"], seen["us"] / 1e6, seen["p50"], seen["p99"], errors)
 
 
-def wait_for_route(port: int, seconds: float = 10) -> None:
+def wait_for_route(port: int, seconds: float = 10, *, tls: bool = False) -> None:
     """Some listen before they know where to send a request."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=10)) as c:
+        with contextlib.closing(http(port, tls=tls)) as c:
             c.request("GET", "/75")
             answer = c.getresponse()
             answer.read()
@@ -109,9 +126,9 @@ def wait_for_route(port: int, seconds: float = 10) -> None:
     raise BenchError(f"still status {answer.status} after {seconds:.0f} s")
 
 
-def check_work(port: int, origin: Origin, size: int) -> None:
+def check_work(port: int, origin: Origin, size: int, *, tls: bool = False) -> None:
     """The proxy really proxies: status, body length, X-Forwarded-For, and a kept connection to the origin."""
-    with contextlib.closing(HTTPConnection("127.0.0.1", port, timeout=10)) as c:
+    with contextlib.closing(http(port, tls=tls)) as c:
         c.request("GET", f"/{size}")
         answer = c.getresponse()
         body = answer.read()
@@ -132,7 +149,8 @@ def check_work(port: int, origin: Origin, size: int) -> None:
 class Crowd:
     """Keep-alive connections that have each made one request and now say nothing."""
 
-    def __init__(self, port: int, count: int) -> None:
+    def __init__(self, port: int, count: int, *, tls: bool = False) -> None:
+        self.tls = context() if tls else None
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < count + 200:
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, count + 200), hard))
@@ -146,6 +164,8 @@ class Crowd:
 
     def _add(self, port: int) -> None:
         s = socket.create_connection(("127.0.0.1", port), timeout=10)
+        if self.tls is not None:
+            s = self.tls.wrap_socket(s)
         self.sockets.append(s)
         s.sendall(b"GET /75 HTTP/1.1\r\nHost: bench\r\n\r\n")
         got = b""
@@ -162,8 +182,11 @@ class Crowd:
         for s in self.sockets:
             s.setblocking(False)
             try:
-                s.recv(1, socket.MSG_PEEK)
-            except BlockingIOError:
+                if isinstance(s, ssl.SSLSocket):
+                    s.recv(1)
+                else:
+                    s.recv(1, socket.MSG_PEEK)
+            except (BlockingIOError, ssl.SSLWantReadError):
                 count += 1
             except OSError:
                 pass

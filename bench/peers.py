@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from chart import draw
-from load import PROXY_CPU, Crowd, Origin, check_work, wait_for_route, wrk
+from load import LOAD_CPU, PROXY_CPU, Crowd, Origin, check_work, wait_for_route, wrk
 from processes import BenchError, Tree, busy_ns, free_port, kill_all, kill_on_exit, wait_for_port
 from proxies import PEERS, Peer, Place
 from rich.console import Console
 from rich.table import Table
+from tls import handshakes, make_certificate
 
 HERE = Path(__file__).parent
 IDLE_CONNECTIONS = 8000
@@ -45,6 +46,16 @@ class Mode:
     size: int = 75
     connections: int = 64
     close: bool = False
+    tls: bool = False
+    resume: bool = False
+
+    @property
+    def handshakes(self) -> bool:
+        return self.tls and self.close
+
+    @property
+    def idle(self) -> bool:
+        return self.unit == "bytes/connection"
 
 
 MODES = {
@@ -56,6 +67,20 @@ MODES = {
         Mode("16k", "64 connections, 16 kB", "us/request", size=16384),
         Mode("1m", "16 connections, 1 MB", "us/request", size=1048576, connections=16),
         Mode("idle", f"{IDLE_CONNECTIONS} idle connections", "bytes/connection"),
+        Mode("tls-small", "TLS 1.3, 64 connections, 75 bytes", "us/request", tls=True),
+        Mode("tls-1m", "TLS 1.3, 16 connections, 1 MB", "us/request", size=1048576, connections=16, tls=True),
+        Mode(
+            "tls-handshake", "full TLS 1.3 handshakes, one request each", "us/handshake", close=True, tls=True
+        ),
+        Mode(
+            "tls-resume",
+            "resumed TLS 1.3, one request each",
+            "us/handshake",
+            close=True,
+            tls=True,
+            resume=True,
+        ),
+        Mode("tls-idle", f"{IDLE_CONNECTIONS} idle TLS connections", "bytes/connection", tls=True),
     ]
 }
 
@@ -82,12 +107,15 @@ class Running:
         self.folder = folder / f"{peer.name}-{mode.name}-{time.monotonic_ns()}"
         self.folder.mkdir()
         self.port = free_port()
-        start = peer.setup(Place(self.folder, self.port, origin.port, mode.name))
+        self.tls = mode.tls
+        if mode.tls:
+            make_certificate(self.folder)
+        start = peer.setup(Place(self.folder, self.port, origin.port, mode.name, mode.tls))
         self.tree = Tree(start.command, cpu=PROXY_CPU, folder=self.folder, name=peer.name, env=start.env)
         try:
             wait_for_port(self.tree, self.port)
-            wait_for_route(self.port)
-            check_work(self.port, origin, mode.size)
+            wait_for_route(self.port, tls=mode.tls)
+            check_work(self.port, origin, mode.size, tls=mode.tls)
         except BaseException:
             self.tree.kill()
             raise
@@ -105,7 +133,7 @@ def measure_load(running: Running, origin: Origin, mode: Mode, seconds: float) -
     def drive(seconds: float) -> Any:
         return wrk(
             running.port, f"/{mode.size}", connections=mode.connections, seconds=seconds, close=mode.close,
-            folder=running.folder,
+            folder=running.folder, tls=mode.tls,
         )  # fmt: skip
 
     drive(1)
@@ -127,12 +155,24 @@ def measure_load(running: Running, origin: Origin, mode: Mode, seconds: float) -
     )  # fmt: skip
 
 
+def measure_handshakes(running: Running, mode: Mode, seconds: float) -> Sample:
+    handshakes(running.port, 0.5, resume=mode.resume, cpu=LOAD_CPU)
+    cpu = running.tree.cpu_ns()
+    start = time.monotonic()
+    count, wrong = handshakes(running.port, seconds, resume=mode.resume, cpu=LOAD_CPU)
+    cpu = running.tree.cpu_ns() - cpu
+    if wrong or not count:
+        return Sample(None, error=f"{wrong} of {count} handshakes were not as asked for")
+    memory = running.tree.resident_bytes() / 1e6
+    return Sample(cpu / 1000 / count, count / (time.monotonic() - start), memory_mb=memory)
+
+
 def measure_idle(running: Running) -> Sample:
     """What connections that have each made one request add to memory, and their CPU while nothing happens."""
-    wrk(running.port, "/75", connections=16, seconds=1, folder=running.folder)
+    wrk(running.port, "/75", connections=16, seconds=1, folder=running.folder, tls=running.tls)
     time.sleep(0.5)
     before = running.tree.private_bytes()
-    crowd = Crowd(running.port, IDLE_CONNECTIONS)
+    crowd = Crowd(running.port, IDLE_CONNECTIONS, tls=running.tls)
     try:
         time.sleep(0.5)
         added = running.tree.private_bytes() - before
@@ -149,6 +189,14 @@ def measure_idle(running: Running) -> Sample:
     )
 
 
+def measure(running: Running, origin: Origin, mode: Mode, seconds: float) -> Sample:
+    if mode.idle:
+        return measure_idle(running)
+    if mode.handshakes:
+        return measure_handshakes(running, mode, seconds)
+    return measure_load(running, origin, mode, seconds)
+
+
 def run_mode(
     mode: Mode, peers: list[Peer], origin: Origin, folder: Path, rounds: int, seconds: float
 ) -> dict[str, list[Sample]]:
@@ -159,8 +207,7 @@ def run_mode(
             try:
                 running = started(peer, origin, mode, folder)
                 try:
-                    idle = mode.name == "idle"
-                    sample = measure_idle(running) if idle else measure_load(running, origin, mode, seconds)
+                    sample = measure(running, origin, mode, seconds)
                 finally:
                     running.tree.kill()
             except (BenchError, OSError) as e:
@@ -222,7 +269,7 @@ def number(value: float | None, form: str) -> str:
 
 
 def show(mode: Mode, rows: dict[str, dict[str, Any]], console: Console) -> None:
-    idle = mode.name == "idle"
+    idle = mode.idle
     table = Table(title=f"{mode.name}: {mode.title}", title_justify="left")
     table.add_column("peer")
     for heading in (mode.unit, "low..high", "ratio to best of nginx, HAProxy", "ratio to best other"):
@@ -309,7 +356,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="turnout-bench-") as folder:
             origin = Origin(Path(folder))
             for mode in modes:
-                samples = run_mode(mode, peers, origin, Path(folder), args.rounds, args.seconds)
+                able = [peer for peer in peers if peer.tls or not mode.tls]
+                samples = run_mode(mode, able, origin, Path(folder), args.rounds, args.seconds)
                 rows = summarise(samples)
                 result["modes"][mode.name] = {"title": mode.title, "unit": mode.unit, "peers": rows}
                 show(mode, rows, console)

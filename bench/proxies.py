@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 EXTENSIONS = "type.googleapis.com/envoy.extensions.filters"
 SEARCH = [str(Path(sys.executable).parent), "/usr/local/sbin", "/usr/sbin", "/sbin"]
@@ -35,6 +36,7 @@ class Place:
     port: int
     origin: int
     mode: str
+    tls: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Peer:
     version: list[str]
     setup: Callable[[Place], Start]
     tuned: str
+    tls: bool = False
+    """Whether it is set up for the modes with TLS."""
 
     def find(self) -> str | None:
         """The program's path, None when it is not installed."""
@@ -77,6 +81,7 @@ state = "{at.folder}/state"
 
 [listeners.web]
 bind = "127.0.0.1:{at.port}"
+{'tls = { cert = "site.pem", key = "site.key" }' if at.tls else ""}
 
 [services.origin]
 endpoints = ["127.0.0.1:{at.origin}"]
@@ -92,7 +97,11 @@ def nginx(at: Place) -> Start:
     buffers = {
         "16k": "proxy_buffer_size 32k; proxy_buffers 8 32k; proxy_busy_buffers_size 64k;",
         "1m": "proxy_buffer_size 256k; proxy_buffers 8 256k; proxy_busy_buffers_size 1m;",
-    }.get(at.mode, "")
+    }.get(at.mode.removeprefix("tls-"), "")
+    certificate = (
+        f"ssl_certificate {at.folder}/site.pem; ssl_certificate_key {at.folder}/site.key;"
+        " ssl_protocols TLSv1.2 TLSv1.3;"
+    )
     file = at.folder / "nginx.conf"
     file.write_text(f"""
 worker_processes 1;
@@ -115,7 +124,8 @@ http {{
         keepalive 512; keepalive_requests 100000000; keepalive_timeout 300s;
     }}
     server {{
-        listen 127.0.0.1:{at.port} backlog=4096;
+        listen 127.0.0.1:{at.port} {"ssl" if at.tls else ""} backlog=4096;
+        {certificate if at.tls else ""}
         location / {{
             proxy_pass http://origin;
             proxy_http_version 1.1;
@@ -133,7 +143,7 @@ http {{
 
 
 def haproxy(at: Place) -> Start:
-    size = {"16k": 32768, "1m": 65536}.get(at.mode, 16384)
+    size = {"16k": 32768, "1m": 65536}.get(at.mode.removeprefix("tls-"), 16384)
     file = at.folder / "haproxy.cfg"
     file.write_text(f"""
 global
@@ -152,12 +162,28 @@ defaults
     option forwardfor
     http-reuse always
 frontend web
-    bind 127.0.0.1:{at.port} backlog 4096
+    bind 127.0.0.1:{at.port} backlog 4096 {f"ssl crt {at.folder}/both.pem" if at.tls else ""}
     default_backend origin
 backend origin
     server o 127.0.0.1:{at.origin} pool-max-conn -1 pool-purge-delay 300s
 """)
     return Start([str(program("haproxy")), "-db", "-f", str(file)])
+
+
+def envoy_tls(folder: Path) -> dict[str, Any]:
+    pair = {
+        "certificate_chain": {"filename": str(folder / "site.pem")},
+        "private_key": {"filename": str(folder / "site.key")},
+    }
+    return {
+        "transport_socket": {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": f"{EXTENSIONS}.transport_sockets.tls.v3.DownstreamTlsContext",
+                "common_tls_context": {"tls_certificates": [pair]},
+            },
+        }
+    }
 
 
 def envoy(at: Place) -> Start:
@@ -200,12 +226,13 @@ def envoy(at: Place) -> Start:
                     "address": address(at.port),
                     "filter_chains": [
                         {
+                            **(envoy_tls(at.folder) if at.tls else {}),
                             "filters": [
                                 {
                                     "name": "envoy.filters.network.http_connection_manager",
                                     "typed_config": manager,
                                 }
-                            ]
+                            ],
                         }
                     ],
                 }
@@ -294,16 +321,19 @@ def traefik(at: Place) -> Start:
 
 
 PEERS = [
-    Peer("turnout", "turnout", ["-c", "import turnout; print(turnout.__version__)"], turnout, "defaults"),
+    Peer(
+        "turnout", "turnout", ["-c", "import turnout; print(turnout.__version__)"], turnout, "defaults",
+        tls=True,
+    ),
     Peer(
         "nginx", "nginx", ["-v"], nginx,
-        "multi_accept; upstream keepalive 512; proxy buffers of 32 kB for 16k and 256 kB for 1m",
+        "multi_accept; upstream keepalive 512; proxy buffers of 32 kB for 16k and 256 kB for 1m", tls=True,
     ),
     Peer(
         "haproxy", "haproxy", ["-v"], haproxy,
-        "http-reuse always; tune.bufsize 32 kB for 16k, 64 kB for 1m (better than splice-auto)",
+        "http-reuse always; tune.bufsize 32 kB for 16k, 64 kB for 1m (better than splice-auto)", tls=True,
     ),
-    Peer("envoy", "envoy", ["--version"], envoy, "no request id, no dynamic stats, no limits"),
+    Peer("envoy", "envoy", ["--version"], envoy, "no request id, no dynamic stats, no limits", tls=True),
     Peer("caddy", "caddy", ["version"], caddy, "HTTP/1 only; idle pool of 1024"),
     Peer("traefik", "traefik", ["version"], traefik, "maxIdleConnsPerHost 1024"),
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 Edge-triggered throughout: an event sets a flag, the flag is cleared by the read or write that finds the end. A
 descriptor is added to the set once; EPOLLOUT is asked for only after the kernel first took less than it was given.
-Every socket read and write of the engine goes through conn_recv and conn_send.
+Every socket read and write of the engine goes through conn_recv and conn_send, plain or over TLS (tls.pxd).
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
@@ -12,6 +12,7 @@ from turnout.ext.timers cimport wheel_arm, wheel_disarm
 cdef enum:
     IO_BLOCKED = -1           # nothing now; an edge will come
     IO_ERROR = -2             # broken for good
+    IO_PLAIN = -3             # plain HTTP where TLS was expected
 
 cdef int conn_slab_grow(core_t *core) noexcept nogil
 cdef conn_t *conn_new(core_t *core, int32_t fd, int kind) noexcept nogil
@@ -24,7 +25,8 @@ cdef conn_t *conn_of_event(core_t *core, uint64_t data) noexcept nogil
 """The connection an event is for; NULL when that descriptor has been closed since (counted in stale_events)."""
 
 cdef int conn_recv(conn_t *c, char *p, uint32_t n) noexcept nogil
-"""Bytes read, 0 at the end of the stream, IO_BLOCKED or IO_ERROR."""
+"""Bytes read, 0 at the end of the stream, IO_BLOCKED or IO_ERROR. IO_PLAIN from a client whose first bytes on a TLS
+connection were plain HTTP: the connection is plain from then on."""
 cdef int conn_send(core_t *core, conn_t *c, const char *p, uint32_t n, bint more) noexcept nogil
 """Bytes taken (fewer than n: the rest waits for an edge), IO_BLOCKED or IO_ERROR. `more`: another send, a shutdown or
 a close follows at once, and may share a packet with these bytes."""
@@ -34,6 +36,10 @@ cdef bint conn_broken(conn_t *c) noexcept nogil
 """Whether a connection that epoll calls dead had an error, rather than an end on both sides. Takes the error away."""
 cdef bint conn_quiet(conn_t *c) noexcept nogil
 """Whether an idle connection is still good: no byte, no end waiting in the kernel (one MSG_PEEK)."""
+cdef int conn_end(conn_t *c) noexcept nogil
+"""Tell the peer that nothing more comes; what it sends can still be read. -1: the connection is broken."""
+cdef void conn_edges(conn_t *c, uint32_t events) noexcept nogil
+"""Set the flags of a connection from what epoll said."""
 
 cdef void conn_ready(core_t *core, conn_t *c) noexcept nogil
 """Put into the run queue of this turn, once."""

@@ -8,11 +8,12 @@ from turnout.ext.core cimport (
     conn_t, core_t,
 )
 from turnout.ext.kernel cimport (
-    EAGAIN, EINTR, EPOLLET, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_MOD, MSG_DONTWAIT, MSG_MORE,
-    MSG_NOSIGNAL, MSG_PEEK, SOL_SOCKET, SO_ERROR, SO_LINGER, close, epoll_ctl, epoll_event, errno, getsockopt, linger_t, recv, send,
-    setsockopt, socklen_t,
+    EAGAIN, EINTR, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_MOD,
+    MSG_DONTWAIT, MSG_MORE, MSG_NOSIGNAL, MSG_PEEK, SHUT_WR, SOL_SOCKET, SO_ERROR, SO_LINGER, close, epoll_ctl,
+    epoll_event, errno, getsockopt, linger_t, recv, send, setsockopt, shutdown, socklen_t,
 )
 from turnout.ext.timers cimport wheel_drop
+from turnout.ext.tls cimport tls_close, tls_edges, tls_end, tls_quiet, tls_recv, tls_send
 
 
 cdef int conn_slab_grow(core_t *core) noexcept nogil:
@@ -51,6 +52,8 @@ cdef void conn_close(core_t *core, conn_t *c) noexcept nogil:
     if c.inb != NULL:
         buf_give(&core.buffers, c.inb)
         c.inb = NULL
+    if c.tls != NULL:
+        tls_close(c)
     wheel_drop(&core.wheel, &c.timer)
     if c.flags & CF_READY:
         ready_unlink(core, c)
@@ -119,6 +122,8 @@ cdef conn_t *conn_of_event(core_t *core, uint64_t data) noexcept nogil:
 
 cdef int conn_recv(conn_t *c, char *p, uint32_t n) noexcept nogil:
     cdef ssize_t got
+    if c.tls != NULL:
+        return tls_recv(c, p, n)
     while True:
         got = recv(c.fd, p, n, 0)
         if got > 0:
@@ -141,6 +146,8 @@ cdef int conn_recv(conn_t *c, char *p, uint32_t n) noexcept nogil:
 cdef int conn_send(core_t *core, conn_t *c, const char *p, uint32_t n, bint more) noexcept nogil:
     cdef int flags = MSG_NOSIGNAL | MSG_MORE if more else MSG_NOSIGNAL
     cdef ssize_t put
+    if c.tls != NULL:
+        return tls_send(c, p, n, more)
     while True:
         put = send(c.fd, p, n, flags)
         if put >= 0:
@@ -173,8 +180,30 @@ cdef bint conn_broken(conn_t *c) noexcept nogil:
 
 cdef bint conn_quiet(conn_t *c) noexcept nogil:
     cdef char byte
-    cdef ssize_t got = recv(c.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT)
+    cdef ssize_t got
+    if c.tls != NULL:
+        return tls_quiet(c)
+    got = recv(c.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT)
     return got < 0 and errno == EAGAIN
+
+
+cdef int conn_end(conn_t *c) noexcept nogil:
+    if c.tls != NULL:
+        tls_end(c)
+    return shutdown(c.fd, SHUT_WR)
+
+
+cdef void conn_edges(conn_t *c, uint32_t events) noexcept nogil:
+    if events & <uint32_t>EPOLLIN:
+        c.flags |= CF_READABLE
+    if events & <uint32_t>EPOLLOUT:
+        c.flags &= ~<uint32_t>CF_BLOCKED
+    if events & <uint32_t>EPOLLRDHUP:
+        c.flags |= CF_PEER_SHUT | CF_READABLE
+    if events & <uint32_t>(EPOLLHUP | EPOLLERR):
+        c.flags |= CF_DEAD | CF_READABLE
+    if c.tls != NULL:
+        tls_edges(c, events)
 
 
 cdef void conn_ready(core_t *core, conn_t *c) noexcept nogil:

@@ -14,6 +14,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from turnout.ext.buffers cimport buf_pool_t, buf_t
 from turnout.ext.framing cimport body_t
 from turnout.ext.headers cimport head_t
+from turnout.ext.openssl cimport SSL, SSL_CTX, SSL_SESSION
 from turnout.ext.scoreboard cimport sb_t
 from turnout.ext.select cimport TRIED_MAX, pick_t, selector_t
 from turnout.ext.snapshot cimport listener_t, member_t, route_t, service_t, snapshot_t
@@ -64,11 +65,34 @@ cdef struct conn_t:
     exch_t *x
     buf_t *inb                # bytes read and not yet taken by an exchange; NULL while idle
     endpoint_t *endpoint      # upstream
+    tls_t *tls                # NULL: plain
     uint16_t listener         # client: scoreboard slot of its listener
     uint16_t port             # client: peer's port
     uint32_t served           # exchanges finished
     uint32_t owner            # upstream: generation of its endpoint when it was opened
     uint8_t address[16]       # client: peer, IPv4 mapped into IPv6
+
+cdef enum tls_flag:
+    TF_DONE = 1               # the handshake is complete
+    TF_FAILED = 2             # broken for good
+    TF_ENDED = 4              # close_notify is sent
+    TF_DRAINED = 8            # nothing in the socket since the last edge
+    TF_MORE = 16              # more follows at once what is being written
+    TF_SEND_NEEDS_IN = 32     # sending goes on after the next EPOLLIN
+    TF_READ_NEEDS_OUT = 64    # reading goes on after the next EPOLLOUT
+    TF_LATE = 128             # its deadline has passed
+    TF_LIVE = 256             # the kernel has taken something: the TCP connection exists
+    TF_USED = 1024            # something was sent through it
+    TF_TICKET = 512           # a session ticket goes out before the first answer
+
+# TLS of one connection.
+cdef struct tls_t:
+    SSL *ssl
+    core_t *core
+    conn_t *c
+    char *subject             # of the verified client certificate; NULL: none. Owned
+    const char *reason        # what was wrong; static storage
+    uint16_t flags            # tls_flag
 
 cdef enum stream_flag:
     SF_ENDED = 1              # the source's message is complete
@@ -178,6 +202,8 @@ cdef struct endpoint_t:
     uint32_t generation
     conn_t *idle              # most recently used first
     conn_t *idle_last
+    SSL_CTX *ctx              # what its TLS connections are made with, NULL: plain; a counted reference
+    SSL_SESSION *session      # of the last connection, for resumption; owned
     uint32_t n_idle
     uint32_t n_open
     uint8_t address[110]      # struct sockaddr; the fields before it keep it aligned
@@ -226,6 +252,7 @@ cdef struct core_t:
     uint32_t n_exchanges
     uint32_t n_tunnels
     uint32_t n_upstreams
+    uint32_t n_tls            # tls_t
     char *scratch             # SCRATCH_BYTES, for heads on their way out
     log_t log
     uint8_t draining          # 1: no accepts, keep-alive ends

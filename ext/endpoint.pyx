@@ -1,7 +1,7 @@
 """See endpoint.pxd."""
 
 from libc.stdint cimport int32_t, uint32_t
-from libc.stdlib cimport calloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from turnout.ext.conn cimport conn_close, conn_deadline, conn_new, conn_quiet, conn_watch
 from turnout.ext.core cimport (
@@ -12,12 +12,16 @@ from turnout.ext.kernel cimport (
     AF_UNIX, EADDRNOTAVAIL, EINPROGRESS, ENOBUFS, ENOMEM, EPOLLOUT, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, TCP_NODELAY, close, connect,
     errno, setsockopt, sockaddr, socket,
 )
+from turnout.ext.openssl cimport SSL_CTX, openssl
 from turnout.ext.snapshot cimport member_t, service_t, snapshot_t
+from turnout.ext.tls cimport tls_connect, tls_context
 
 
 cdef endpoint_t *endpoint_get(core_t *core, const member_t *member) noexcept nogil:
     cdef endpoint_t *e = core.endpoints[member.slot]
     if e != NULL and e.generation == member.generation:
+        if e.ctx != member.ctx:
+            use_context(core, e, member.ctx)
         return e
     if member.address_len > sizeof(e.address):
         return NULL
@@ -26,14 +30,31 @@ cdef endpoint_t *endpoint_get(core_t *core, const member_t *member) noexcept nog
         if e == NULL:
             return NULL
         core.endpoints[member.slot] = e
-    else:
-        pool_drop(core, e)
+    use_context(core, e, member.ctx)
     e.slot = member.slot
     e.generation = member.generation
     e.gone = 0
     e.address_len = <unsigned short>member.address_len
     memcpy(e.address, member.address, member.address_len)
     return e
+
+
+cdef void use_context(core_t *core, endpoint_t *e, SSL_CTX *ctx) noexcept nogil:
+    """What comes is made with ctx (NULL: plain); what is kept of before is not used any more."""
+    pool_drop(core, e)
+    if e.session != NULL:
+        openssl.SSL_SESSION_free(e.session)
+        e.session = NULL
+    if e.ctx != NULL:
+        openssl.SSL_CTX_free(e.ctx)
+    if ctx != NULL:
+        openssl.SSL_CTX_up_ref(ctx)
+    e.ctx = ctx
+
+
+cdef void endpoint_free(core_t *core, endpoint_t *e) noexcept nogil:
+    use_context(core, e, NULL)
+    free(e)
 
 
 cdef void pool_unlink(endpoint_t *e, conn_t *u) noexcept nogil:
@@ -75,7 +96,7 @@ cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint careful) noexcept 
     return NULL
 
 
-cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, bint *refused) noexcept nogil:
+cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, const member_t *member, bint *refused) noexcept nogil:
     cdef const sockaddr *address = <const sockaddr *>e.address
     cdef int one = 1
     cdef int fd = socket(address.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
@@ -92,7 +113,8 @@ cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, bint *refused) noexce
     if u == NULL:
         close(fd)
         return NULL
-    if not conn_watch(core, u, <uint32_t>EPOLLOUT):
+    if (member.ctx != NULL and not tls_connect(core, u, member.ctx, member.tls_name.p, member.tls_ip, e.session)
+            or not conn_watch(core, u, <uint32_t>EPOLLOUT)):
         conn_close(core, u)
         return NULL
     u.endpoint = e
@@ -106,8 +128,9 @@ cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, bint *refused) noexce
 
 cdef void endpoint_keep(core_t *core, endpoint_t *e, conn_t *u, const service_t *service) noexcept nogil:
     u.served += 1
-    # The slot may have gone to another endpoint meanwhile, which has another address.
-    if (e.gone or u.owner != e.generation or core.draining or service.proxy_version or e.n_idle >= service.pool_max or u.inb != NULL
+    # The slot may have gone to another endpoint meanwhile, which has another address; or TLS is another by now.
+    if (e.gone or u.owner != e.generation or tls_context(u) != e.ctx or core.draining or service.proxy_version
+            or e.n_idle >= service.pool_max or u.inb != NULL
             or (service.pool_requests and u.served >= service.pool_requests)
             or u.flags & (CF_PEER_SHUT | CF_DEAD)
             or (u.flags & CF_READABLE and not conn_quiet(u))):
@@ -150,4 +173,4 @@ cdef void endpoints_adopt(core_t *core, const snapshot_t *snap) noexcept nogil:
             e.gone = 0
     for i in range(core.sb.endpoints):
         if core.endpoints[i] != NULL and core.endpoints[i].gone:
-            pool_drop(core, core.endpoints[i])
+            use_context(core, core.endpoints[i], NULL)

@@ -11,12 +11,12 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 from turnout.ext.buffers cimport BUF_LARGE, BUF_SMALL, pool_close, pool_init
-from turnout.ext.conn cimport conn_close, conn_deadline, conn_new, conn_next_ready, conn_of_event
+from turnout.ext.conn cimport conn_close, conn_deadline, conn_edges, conn_new, conn_next_ready, conn_of_event
 from turnout.ext.core cimport (
     CF_BLOCKED, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_WATCHED, CONN_CLIENT, CONN_LISTENER, CONN_TICK, CONN_UPSTREAM, CONN_WAKE,
     CS_EXCHANGE, CS_IDLE, SCRATCH_BYTES, SLAB_CONNS, conn_t, core_t, endpoint_t, exch_t, log_t, service_state_t,
 )
-from turnout.ext.endpoint cimport endpoint_close, endpoints_adopt
+from turnout.ext.endpoint cimport endpoint_close, endpoint_free, endpoints_adopt
 from turnout.ext.exchange cimport client_cut, client_event, client_timeout
 from turnout.ext.kernel cimport (
     CLOCK_MONOTONIC, CLOCK_REALTIME, EINTR, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLHUP, EPOLLIN,
@@ -61,18 +61,10 @@ cdef void read_clock(core_t *core) noexcept nogil:
 
 cdef void dispatch(core_t *core, epoll_event *event) noexcept nogil:
     cdef conn_t *c = conn_of_event(core, event.data.u64)
-    cdef uint32_t what = event.events
     if c == NULL:
         return
     if c.kind == CONN_CLIENT or c.kind == CONN_UPSTREAM:
-        if what & <uint32_t>EPOLLIN:
-            c.flags |= CF_READABLE
-        if what & <uint32_t>EPOLLOUT:
-            c.flags &= ~<uint32_t>CF_BLOCKED
-        if what & <uint32_t>EPOLLRDHUP:
-            c.flags |= CF_PEER_SHUT | CF_READABLE
-        if what & <uint32_t>(EPOLLHUP | EPOLLERR):
-            c.flags |= CF_DEAD | CF_READABLE
+        conn_edges(c, event.events)
         if c.kind == CONN_CLIENT:
             client_event(core, c)
         else:
@@ -407,6 +399,7 @@ cdef class Engine:
                 endpoint_close(core, core.endpoints[i].idle)
         held = {
             "exchanges": core.n_exchanges, "clients": core.n_clients, "upstreams": core.n_upstreams,
+            "TLS connections": core.n_tls,
             "small buffers": core.buffers.n_used[BUF_SMALL], "large buffers": core.buffers.n_used[BUF_LARGE],
         }
         return ", ".join(f"{count} {name} not given back" for name, count in held.items() if count)
@@ -423,7 +416,8 @@ cdef class Engine:
             free(core.slab[i])
         free(core.slab)
         for i in range(core.sb.endpoints):
-            free(core.endpoints[i])
+            if core.endpoints[i] != NULL:
+                endpoint_free(core, core.endpoints[i])
         free(core.endpoints)
         free(core.services)
         free(core.retired)

@@ -3,7 +3,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 from turnout.ext.buffers cimport BUF_SMALL, buf_data, buf_give, buf_left, buf_room, buf_slide, buf_t, buf_tail, buf_take
-from turnout.ext.conn cimport IO_BLOCKED, client_leaves, conn_deadline, conn_ready, conn_recv
+from turnout.ext.conn cimport IO_BLOCKED, IO_PLAIN, client_leaves, conn_deadline, conn_ready, conn_recv
 from turnout.ext.core cimport (
     CF_BLOCKED, CF_CLOSE, CF_DEAD, CF_PEER_SHUT, CF_PROXY, CF_RAW, CF_READABLE, CS_EXCHANGE, CS_HEAD, CS_IDLE, CS_LINGER,
     SF_ENDED, SF_FLUSHED, XF_ANSWERED, XF_CLIENT_10, XF_CLOSE, XF_EXPECT, XF_HEAD_ONLY, XF_RAW, XF_REPLAYABLE,
@@ -39,6 +39,7 @@ from turnout.ext.snapshot cimport (
 )
 from turnout.ext.sticky cimport STICKY_BAD, STICKY_BOUND, sticky_read
 from turnout.ext.stream cimport buf_copy, stream_flush
+from turnout.ext.tls cimport tls_late
 from turnout.ext.tunnel cimport tunnel_run, tunnel_timeout
 from turnout.ext.upstream cimport (
     upstream_asked, upstream_begin, upstream_body, upstream_cancel, upstream_drop, upstream_response,
@@ -114,6 +115,9 @@ cdef void client_read(core_t *core, conn_t *c) noexcept nogil:
             buf_give(&core.buffers, c.inb)
             c.inb = NULL
         return
+    if got == IO_PLAIN:
+        plain_refused(core, c)
+        return
     if got <= 0:
         client_close(core, c)
         return
@@ -167,6 +171,20 @@ cdef void exchange_open(core_t *core, conn_t *c, exch_t *x, const listener_t *li
     c.state = CS_EXCHANGE
     core.sb.slab[core.sb.me].clients_active += 1
     conn_deadline(core, c, 0)
+
+
+cdef void plain_refused(core_t *core, conn_t *c) noexcept nogil:
+    """Somebody speaks plain HTTP to a TLS listener and is told so in plain HTTP; what it sent is not looked at."""
+    cdef exch_t *x = exchange_new(core)
+    cdef const listener_t *listener = snapshot_listener(core.snapshot, c.listener)
+    if x == NULL or listener == NULL:
+        if x != NULL:
+            exchange_free(core, x)
+        client_close(core, c)
+        return
+    exchange_open(core, c, x, listener)
+    nothing_known(core, x)
+    respond_local(core, x, 400, CAUSE_CLIENT, b"this listener speaks HTTPS; plain HTTP was sent to it")
 
 
 cdef void nothing_known(core_t *core, exch_t *x) noexcept nogil:
@@ -303,7 +321,7 @@ cdef void exchange_route(core_t *core, exch_t *x) noexcept nogil:
     elif x.route.action == ROUTE_RESPOND:
         respond_fixed(core, x, NULL, 0)
     elif x.route.action == ROUTE_REDIRECT:
-        n = route_location(x.route, b"http", x.head, &x.req, location, LOCATION_MAX)
+        n = route_location(x.route, b"https" if x.client.tls != NULL else b"http", x.head, &x.req, location, LOCATION_MAX)
         if n:
             respond_fixed(core, x, location, n)
         else:
@@ -482,6 +500,8 @@ cdef void exchange_event(core_t *core, exch_t *x) noexcept nogil:
 
 
 cdef void client_timeout(core_t *core, conn_t *c) noexcept nogil:
+    if c.tls != NULL:
+        tls_late(c)
     if c.state == CS_EXCHANGE:
         exchange_timeout(core, c.x)
     elif c.state == CS_HEAD and not c.flags & CF_RAW:

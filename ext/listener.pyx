@@ -7,11 +7,12 @@ from turnout.ext.core cimport CF_PROXY, CF_RAW, CF_READABLE, CF_WATCHED, CONN_CL
 from turnout.ext.exchange cimport client_event
 from turnout.ext.kernel cimport (
     AF_INET, AF_INET6, EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPOLL_CTL_ADD, EPOLL_CTL_DEL,
-    EPOLLEXCLUSIVE, EPOLLIN, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, close, epoll_ctl, epoll_event, errno, ntohs,
+    EPOLLEXCLUSIVE, EPOLLIN, EPOLLOUT, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, close, epoll_ctl, epoll_event, errno, ntohs,
     sockaddr, sockaddr_in, sockaddr_in6, sockaddr_storage, socklen_t,
 )
 from turnout.ext.scoreboard cimport sb_load
 from turnout.ext.snapshot cimport LISTEN_TCP, listener_t, snapshot_listener
+from turnout.ext.tls cimport tls_serve
 
 cdef enum:
     ACCEPTS_PER_TURN = 64
@@ -95,7 +96,10 @@ cdef void accepted(core_t *core, conn_t *l, int fd, const sockaddr_storage *from
     if conf.proxied:
         c.flags |= CF_PROXY
     set_peer(c, from_)
-    if not conn_watch(core, c, 0):
+    if conf.tls != NULL and not tls_serve(core, c, conf.tls.ctx):
+        conn_close(core, c)
+        return
+    if not conn_watch(core, c, <uint32_t>EPOLLOUT if c.tls != NULL else 0):
         conn_close(core, c)
         return
     c.prev = NULL

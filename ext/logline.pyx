@@ -6,6 +6,7 @@ from turnout.ext.core cimport XF_FROM_POOL, XF_RAW, core_t, exch_t, log_t
 from turnout.ext.kernel cimport errno, EINTR, write
 from turnout.ext.scoreboard cimport CAUSE_NONE, CAUSE_N
 from turnout.ext.select cimport PICK_STICKY
+from turnout.ext.tls cimport tls_cipher, tls_sni, tls_subject, tls_version
 from turnout.ext.text cimport address_text, out_length, out_open, out_put, out_t, out_text, out_uint
 
 cdef enum:
@@ -166,6 +167,21 @@ cdef void put_request(out_t *o, const exch_t *x) noexcept nogil:
     put_string(o, b"protocol", b"HTTP/1.1" if x.req.minor else b"HTTP/1.0", 8)
 
 
+cdef void put_tls(out_t *o, const exch_t *x) noexcept nogil:
+    cdef const char *name
+    if x.client.tls == NULL:
+        return
+    put_string(o, b"tls", tls_version(x.client), 7)
+    name = tls_cipher(x.client)
+    put_string(o, b"cipher", name, <uint32_t>strlen(name))
+    name = tls_sni(x.client)
+    if name != NULL:
+        put_string(o, b"sni", name, <uint32_t>strlen(name))
+    name = tls_subject(x.client)
+    if name != NULL:
+        put_string(o, b"client_subject", name, <uint32_t>strlen(name))
+
+
 cdef void put_route(out_t *o, const exch_t *x) noexcept nogil:
     if x.route == NULL:
         return
@@ -210,6 +226,7 @@ cdef void log_record(core_t *core, const exch_t *x) noexcept nogil:
     out_put(&o, b'"', 1)
     put_string(&o, b"id", x.request_id, x.id_len)
     put_request(&o, x)
+    put_tls(&o, x)
     put_route(&o, x)
     put_outcome(&o, x)
     out_put(&o, b"}\n", 2)

@@ -1,7 +1,7 @@
 """See request.pxd."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, strlen
 from turnout.ext.core cimport SF_ENDED, XF_TRUSTED, XF_UPGRADE, core_t, exch_t
 from turnout.ext.edits cimport put_fields, put_upgrade
 from turnout.ext.framing cimport BODY_CHUNKED, BODY_LENGTH
@@ -13,6 +13,7 @@ from turnout.ext.router cimport route_cut
 from turnout.ext.snapshot cimport (
     FWD_RFC7239, FWD_X, HOST_ENDPOINT, HOST_LITERAL, cidr_t, listener_t, text_t,
 )
+from turnout.ext.tls cimport tls_subject
 from turnout.ext.text cimport address_parse, address_text, out_field, out_put, out_t, out_text, out_uint
 
 cdef enum:
@@ -33,6 +34,7 @@ cdef void request_head(core_t *core, exch_t *x, out_t *o) noexcept nogil:
         put_x_forwarded(x, o)
     if x.listener.forwarded & FWD_RFC7239:
         put_forwarded(x, o)
+    put_subject(x, o)
     out_field(o, b"X-Request-ID", 12, x.request_id, x.id_len)
     if x.up.out == BODY_CHUNKED:
         out_put(o, b"Transfer-Encoding: chunked\r\n", 28)
@@ -43,6 +45,13 @@ cdef void request_head(core_t *core, exch_t *x, out_t *o) noexcept nogil:
     if x.flags & XF_UPGRADE:
         put_upgrade(o, h, x.head)
     out_put(o, b"\r\n", 2)
+
+
+cdef void put_subject(const exch_t *x, out_t *o) noexcept nogil:
+    """Who the client has proved to be, where its listener passes that on."""
+    cdef const char *subject = tls_subject(x.client)
+    if subject != NULL and x.listener.tls != NULL and x.listener.tls.client_header.n:
+        out_field(o, x.listener.tls.client_header.p, x.listener.tls.client_header.n, subject, <uint32_t>strlen(subject))
 
 
 cdef uint64_t dropped(const exch_t *x) noexcept nogil:
@@ -127,6 +136,8 @@ cdef void put_x_forwarded(const exch_t *x, out_t *o) noexcept nogil:
     if has_field(x, H_X_FORWARDED_PROTO):
         put_kept(x, o, H_X_FORWARDED_PROTO, b"X-Forwarded-Proto", 17)
         out_put(o, b"\r\n", 2)
+    elif x.client.tls != NULL:
+        out_put(o, b"X-Forwarded-Proto: https\r\n", 26)
     else:
         out_put(o, b"X-Forwarded-Proto: http\r\n", 25)
     if has_field(x, H_X_FORWARDED_HOST):
@@ -156,7 +167,10 @@ cdef void put_forwarded(const exch_t *x, out_t *o) noexcept nogil:
         out_put(o, b';host="', 7)
         out_put(o, x.head + x.req.authority, x.req.authority_len)
         out_put(o, b'"', 1)
-    out_put(o, b";proto=http\r\n", 13)
+    if x.client.tls != NULL:
+        out_put(o, b";proto=https\r\n", 14)
+    else:
+        out_put(o, b";proto=http\r\n", 13)
 
 
 cdef bint in_network(const uint8_t *address, const cidr_t *net) noexcept nogil:

@@ -5,7 +5,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strlen
 from turnout.ext.account cimport account_exchange
 from turnout.ext.buffers cimport buf_give, buf_left, buf_t
-from turnout.ext.conn cimport client_leaves, conn_close, conn_deadline, conn_ready, conn_reset_on_close, conn_send
+from turnout.ext.conn cimport client_leaves, conn_close, conn_deadline, conn_end, conn_ready, conn_reset_on_close, conn_send
 from turnout.ext.core cimport (
     CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_IDLE, CS_LINGER, SCRATCH_BYTES, SF_ENDED, XF_CLIENT_10, XF_CLOSE, XF_HEAD_ONLY, XF_RAW, XF_SLIM,
     XF_STICKY_ISSUE, XS_DONE, XS_LOCAL, conn_t, core_t, exch_t,
@@ -13,7 +13,6 @@ from turnout.ext.core cimport (
 from turnout.ext.edits cimport put_edits, put_fields, put_upgrade
 from turnout.ext.framing cimport BODY_CHUNKED
 from turnout.ext.headers cimport H_ACCEPT, field_t, head_t, token_listed
-from turnout.ext.kernel cimport SHUT_WR, shutdown
 from turnout.ext.sticky cimport STICKY_COOKIE_MAX, sticky_write
 from turnout.ext.stream cimport buf_copy, stream_append, stream_append_copy, stream_clear, stream_flush
 from turnout.ext.text cimport out_field, out_length, out_open, out_put, out_t, out_text, out_uint
@@ -110,6 +109,11 @@ cdef void put_connection(out_t *o, const exch_t *x) noexcept nogil:
         out_put(o, b"Connection: keep-alive\r\n", 24)
 
 
+cdef void put_hsts(out_t *o, const exch_t *x) noexcept nogil:
+    if x.listener.hsts.n and x.client.tls != NULL:
+        out_field(o, b"Strict-Transport-Security", 25, x.listener.hsts.p, x.listener.hsts.n)
+
+
 cdef void put_sticky(core_t *core, out_t *o, exch_t *x) noexcept nogil:
     cdef char cookie[STICKY_COOKIE_MAX + 1024]
     cdef uint64_t now_s = core.wall_ms // 1000
@@ -133,6 +137,7 @@ cdef uint32_t respond_head(core_t *core, exch_t *x, const head_t *h, const char 
         put_length(&o, <uint64_t>h.content_length)
     if x.flags & XF_STICKY_ISSUE:
         put_sticky(core, &o, x)
+    put_hsts(&o, x)
     if h.status == 101:
         put_upgrade(&o, h, base)
     else:
@@ -278,6 +283,7 @@ cdef void answer_local(core_t *core, exch_t *x, uint32_t status, int cause, cons
     if x.id_len:
         out_field(&o, b"X-Request-ID", 12, x.request_id, x.id_len)
     put_length(&o, out_length(&b))
+    put_hsts(&o, x)
     put_connection(&o, x)
     out_put(&o, b"\r\n", 2)
     if not x.flags & XF_HEAD_ONLY:
@@ -307,6 +313,7 @@ cdef void respond_fixed(core_t *core, exch_t *x, const char *location, uint32_t 
     put_edits(&o, &x.route.response)
     if x.route.status != 204 and x.route.status != 304:
         put_length(&o, x.route.body.n)
+    put_hsts(&o, x)
     put_connection(&o, x)
     out_put(&o, b"\r\n", 2)
     if o.full:
@@ -401,7 +408,7 @@ cdef void client_linger(core_t *core, conn_t *c) noexcept nogil:
     if c.inb != NULL:
         buf_give(&core.buffers, c.inb)
         c.inb = NULL
-    if shutdown(c.fd, SHUT_WR) < 0:
+    if conn_end(c) < 0:
         client_close(core, c)
         return
     c.state = CS_LINGER

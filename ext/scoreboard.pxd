@@ -175,6 +175,26 @@ cdef enum retry_reason:
     RETRY_STATUS
     RETRY_N
 
+# Why a TLS handshake came to nothing.
+cdef enum tls_failure:
+    TLS_PROTOCOL = 0          # malformed, or anything else
+    TLS_VERSION               # no version in common
+    TLS_CIPHER                # no cipher in common
+    TLS_NAME                  # a name that no certificate is for, where names are strict
+    TLS_ALPN                  # no application protocol in common
+    TLS_CERTIFICATE           # the peer's certificate is missing or does not verify
+    TLS_REFUSED               # the peer refused us
+    TLS_CLOSED                # the peer left
+    TLS_TIMEOUT
+    TLS_PLAIN                 # plain HTTP
+    TLS_FAILURES
+
+# TLS handshakes of one worker with clients, or with endpoints; by version: 1.2, 1.3.
+cdef struct sb_tls_t:
+    uint64_t full[2]
+    uint64_t resumed[2]
+    uint64_t failures[TLS_FAILURES]
+
 # The head of a worker's slab.
 cdef struct sb_worker_t:
     uint32_t pid              # 0: slab free
@@ -194,6 +214,7 @@ cdef struct sb_worker_t:
     uint64_t proxy_n
     uint64_t proxy_us[HIST_BUCKETS]
     uint64_t log_dropped      # access-log records lost because the file could not take them
+    sb_tls_t tls[2]           # with clients, with endpoints
 
 # Where everything is, for one process. `mine` is NULL in the supervisor.
 cdef struct sb_t:

@@ -19,6 +19,7 @@ SHARE: int
 OUTCOMES: tuple[str, ...]
 CAUSES: tuple[str, ...]
 RETRY_REASONS: tuple[str, ...]
+TLS_FAILURE_NAMES: tuple[str, ...]
 
 class EndpointInfo(TypedDict):
     slot: int
@@ -100,6 +101,13 @@ class WorkerInfo(TypedDict):
     proxy_n: int
     proxy_us: list[int]
     log_dropped: int
+
+class TlsTotals(TypedDict):
+    """Handshakes with one kind of peer, over all workers; by version "1.2" and "1.3"."""
+
+    full: dict[str, int]
+    resumed: dict[str, int]
+    failures: dict[str, int]  # by TLS_FAILURE_NAMES
 
 class BreakerInfo(TypedDict):
     state: Literal["closed", "open", "half_open"]
@@ -231,4 +239,5 @@ class Scoreboard:
     def settle(self, worker: int) -> None:
         """A worker is dead: what it had open, in flight and queued counts no more; its totals stay."""
 
+    def tls_totals(self) -> dict[Literal["client", "endpoint"], TlsTotals]: ...
     def worker(self, worker: int) -> WorkerInfo: ...

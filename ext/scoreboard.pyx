@@ -19,7 +19,7 @@ cdef extern from "sys/stat.h" nogil:
 
 # Runtime names of the TypedDicts in the .pyi.
 EndpointInfo = EndpointTotals = GroupInfo = RequestTotals = ListenerTotals = ServiceTotals = dict
-WorkerInfo = BreakerInfo = dict
+WorkerInfo = BreakerInfo = TlsTotals = dict
 Health = Admin = WorkerState = str
 
 SHARE = SHARE_UNIT
@@ -29,6 +29,9 @@ RETRY_REASONS = ("connect", "stale", "reset", "timeout", "status")
 HEALTH = ("up", "down")
 ADMIN = ("ready", "drain", "maint")
 BREAKER = ("closed", "open", "half_open")
+TLS_FAILURE_NAMES = (
+    "protocol", "version", "cipher", "name", "alpn", "certificate", "refused", "closed", "timeout", "plain",
+)
 WORKER_STATES = ("starting", "serving", "draining", "gone")
 
 cdef enum:
@@ -191,6 +194,14 @@ def _hist_bucket(us: int) -> int:
 
 def _now_ms() -> int:
     return time.monotonic_ns() // 1_000_000
+
+
+cdef void _sum_words(sb_tls_t *total, sb_tls_t *one) noexcept nogil:
+    cdef uint64_t *to = <uint64_t *>total
+    cdef uint64_t *words = <uint64_t *>one
+    cdef uint32_t i
+    for i in range(sizeof(sb_tls_t) // 8):
+        to[i] += sb_load64(&words[i])
 
 
 cdef class Scoreboard:
@@ -555,6 +566,22 @@ cdef class Scoreboard:
             "proxy_n": sb_load64(&s.proxy_n),
             "proxy_us": _histogram(&s.proxy_us[0]),
             "log_dropped": sb_load64(&s.log_dropped),
+        }
+
+    def tls_totals(self):
+        return {"client": self._tls(0), "endpoint": self._tls(1)}
+
+    cdef object _tls(self, int side):
+        cdef sb_tls_t sum_
+        cdef uint32_t w
+        memset(&sum_, 0, sizeof(sum_))
+        self._header()
+        for w in range(self.sb.workers):
+            _sum_words(&sum_, &self.sb.slab[w].tls[side])
+        return {
+            "full": {"1.2": sum_.full[0], "1.3": sum_.full[1]},
+            "resumed": {"1.2": sum_.resumed[0], "1.3": sum_.resumed[1]},
+            "failures": {name: sum_.failures[i] for i, name in enumerate(TLS_FAILURE_NAMES)},
         }
 
     # Breakers

@@ -10,6 +10,7 @@ numbers of the scoreboard, which stay with their endpoint, group, service, route
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from turnout.ext.arena cimport arena_t
+from turnout.ext.openssl cimport SSL_CTX
 
 cdef struct text_t:
     const char *p
@@ -45,6 +46,30 @@ cdef enum forwarded_mode:
     FWD_X = 1                 # X-Forwarded-For, -Proto, -Host
     FWD_RFC7239 = 2           # Forwarded
 
+cdef struct tls_name_t:
+    text_t name               # lower case; ".example.com" for *.example.com
+    uint64_t hash
+    SSL_CTX *ctx              # NULL: a free place
+
+cdef struct listener_tls_t:
+    SSL_CTX *ctx              # of the first certificate
+    tls_name_t *names         # open addressing over mask + 1 places, one at least free
+    uint32_t mask
+    uint8_t strict            # 1: a handshake without a known name is refused
+    text_t client_header      # the request field that carries the client certificate's subject; empty: none
+
+cdef enum:
+    TICKET_KEYS = 3           # the current one and two before it
+
+cdef struct ticket_key_t:
+    uint8_t name[16]
+    uint8_t mac[32]
+    uint8_t cipher[32]
+
+cdef struct tickets_t:
+    uint32_t n
+    ticket_key_t keys[TICKET_KEYS]
+
 cdef struct listener_t:
     uint32_t slot             # in the scoreboard
     text_t name
@@ -65,6 +90,8 @@ cdef struct listener_t:
     uint8_t proxied           # trusted peers start with a PROXY header
     uint8_t names             # TCP: some of its routes name hosts, so the server name has to be read
     uint16_t port             # of the listening socket, for redirects
+    listener_tls_t *tls       # NULL: plain
+    text_t hsts               # value of Strict-Transport-Security; empty: none
     cidr_t *trusted           # whose X-Forwarded-* and Forwarded are kept
     uint32_t n_trusted
 
@@ -146,6 +173,10 @@ cdef struct member_t:
     text_t version
     const void *address       # struct sockaddr
     uint32_t address_len
+    uint8_t tls               # 1: over TLS
+    SSL_CTX *ctx              # NULL: plain
+    text_t tls_name           # what it is asked for and must prove to be; NUL-terminated
+    uint8_t tls_ip            # 1: tls_name is an address
 
 cdef struct group_t:
     uint32_t slot
@@ -226,12 +257,14 @@ cdef struct snapshot_t:
     service_t *services
     member_t *members
     route_t *routes
+    tickets_t tickets
     void *router              # router_t of router.pyx
     arena_t *arena            # owns every byte above
 
 cdef class Snapshot:
     cdef snapshot_t *ptr
     cdef readonly uint64_t version
+    cdef list contexts        # Context objects whose SSL_CTX stand in it
 
 cdef inline listener_t *snapshot_listener(snapshot_t *s, uint32_t slot) noexcept nogil:
     """The listener with this scoreboard slot; NULL when the snapshot has none."""

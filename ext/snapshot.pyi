@@ -15,6 +15,33 @@ class EditRow(TypedDict):
     name: str
     value: str  # "" with remove
 
+class ProtocolRow(TypedDict):
+    min: Literal["1.2", "1.3"]
+    max: Literal["1.2", "1.3"]
+    ciphers: str  # as OpenSSL names them, with colons; up to TLS 1.2
+    ciphersuites: str  # TLS 1.3
+    curves: str
+
+class CertificateRow(TypedDict):
+    chain: str  # PEM, the leaf first
+    key: str  # PEM
+    ocsp: str  # a response, hexadecimal; "" for none
+
+class ListenerTlsRow(ProtocolRow):
+    certificates: list[CertificateRow]
+    contexts: list[list[int]]  # indices of certificates, one for each kind of key; the first is the default
+    names: list[list[str | int]]  # a name in lower case or "*.suffix", and the index of its context
+    strict_sni: bool  # refuse names that are not there, and clients without one
+    client: Literal["off", "optional", "required"]
+    client_ca: str  # PEM; "" with client off
+    client_header: str  # "" for none
+
+class ServiceTlsRow(ProtocolRow):
+    verify: bool
+    ca: str  # PEM, "" without verification
+    chain: str  # the proxy's own certificate, "" for none
+    key: str
+
 class ListenerRow(TypedDict):
     slot: int
     name: str
@@ -34,6 +61,8 @@ class ListenerRow(TypedDict):
     proxied: bool
     forwarded: list[Literal["x", "rfc7239"]]
     trusted: list[str]  # networks
+    tls: ListenerTlsRow | None
+    hsts: str  # value of Strict-Transport-Security; "" for none
 
 class MemberRow(TypedDict):
     slot: int
@@ -44,6 +73,7 @@ class MemberRow(TypedDict):
     name: str  # as the user wrote it
     version: str
     address: str  # numeric: "10.0.0.1:80", "[::1]:80", "unix:/path"
+    tls: str | None  # the name or address it has to prove over TLS; None: plain
 
 class BreakerRow(TypedDict):
     failures: int
@@ -109,6 +139,7 @@ class ServiceRow(TypedDict):
     breaker: BreakerRow
     sticky: StickyRow
     retry: RetryRow
+    tls: ServiceTlsRow | None  # needed when a member has it
     members: list[int]  # in the order of the file
     groups: list[GroupRow]  # each member in exactly one; just one group without split
 
@@ -140,6 +171,7 @@ class RouteRow(TypedDict):
 
 class Document(TypedDict):
     version: int
+    ticket_keys: list[str]  # at most 3 of 160 hexadecimal digits, the first one seals
     listeners: list[ListenerRow]
     members: list[MemberRow]  # each in exactly one service
     services: list[ServiceRow]

@@ -8,6 +8,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from turnout.ext.arena cimport arena_free, arena_t, arena_take
+from turnout.ext.contexts cimport Context, read_client, read_server, read_tickets
 from turnout.ext.document cimport (
     TEXT_ANY, TEXT_LINE, TEXT_TOKEN, Table, table_open, text_copy, text_problem,
 )
@@ -128,11 +129,25 @@ cdef bytes socket_address(str text):
         return None
 
 
-cdef int read_edits(Table t, str key, arena_t *arena, edits_t *out) except -1:
+cdef list client_headers(snapshot_t *s):
+    """Fields that tell of verified clients: nobody else may send them, on whatever listener."""
+    cdef set names = set()
+    cdef uint32_t i
+    for i in range(s.n_listeners):
+        if s.listeners[i].tls != NULL and s.listeners[i].tls.client_header.n:
+            names.add(s.listeners[i].tls.client_header.p[:s.listeners[i].tls.client_header.n].lower())
+    return sorted(names)
+
+
+cdef int read_edits(Table t, str key, arena_t *arena, edits_t *out, list removed) except -1:
+    """The edits of a table, and the removal of some more fields (lower case)."""
     cdef list tables = t.tables(key)
     cdef edit_t *e
     cdef Table row
-    out.items = <edit_t *>take(arena, len(tables) * sizeof(edit_t))
+    out.items = <edit_t *>take(arena, (len(tables) + len(removed)) * sizeof(edit_t))
+    for name in removed:
+        add_removal(arena, &out.items[out.n], name)
+        out.n += 1
     for row in tables:
         e = &out.items[out.n]
         e.kind = <uint8_t>row.choice("kind", EDITS)
@@ -147,9 +162,25 @@ cdef int read_edits(Table t, str key, arena_t *arena, edits_t *out) except -1:
     return 0
 
 
+cdef int add_removal(arena_t *arena, edit_t *e, bytes name) except -1:
+    e.kind = EDIT_REMOVE
+    text_copy(arena, name, &e.name)
+    text_copy(arena, name, &e.lower)
+    e.id = header_lookup(e.name.p, e.name.n)
+    return 0
+
+
 # ---- tables -----------------------------------------------------------------------------------------------------
 
-cdef int read_listener(Table t, arena_t *arena, listener_t *l, set used) except -1:
+cdef int read_listener_tls(Table t, arena_t *arena, listener_t *l, list contexts) except -1:
+    t.text("hsts", arena, TEXT_LINE, &l.hsts)
+    if t.none("tls"):
+        return 0
+    l.tls = <listener_tls_t *>take(arena, sizeof(listener_tls_t))
+    return read_server(t.table("tls"), arena, l.tls, contexts)
+
+
+cdef int read_listener(Table t, arena_t *arena, listener_t *l, set used, list contexts) except -1:
     l.slot = read_slot(t, used)
     read_name(t, "name", arena, &l.name)
     l.protocol = <uint8_t>t.choice("protocol", PROTOCOLS)
@@ -168,7 +199,22 @@ cdef int read_listener(Table t, arena_t *arena, listener_t *l, set used) except 
     l.forwarded = <uint8_t>t.bits("forwarded", FORWARDED)
     l.proxied = t.flag("proxied")
     read_trusted(t, arena, l)
+    read_listener_tls(t, arena, l, contexts)
     return t.done()
+
+
+cdef int read_member_tls(Table t, arena_t *arena, member_t *m) except -1:
+    """Who it has to be over TLS; with what is its service's matter."""
+    if t.none("tls"):
+        return 0
+    t.text("tls", arena, TEXT_LINE, &m.tls_name)
+    m.tls = 1
+    try:
+        ipaddress.ip_address(m.tls_name.p[:m.tls_name.n].decode())
+        m.tls_ip = 1
+    except ValueError:
+        pass
+    return 0
 
 
 cdef int read_member(Table t, arena_t *arena, member_t *m, set used) except -1:
@@ -189,6 +235,7 @@ cdef int read_member(Table t, arena_t *arena, member_t *m, set used) except -1:
     m.address_len = <uint32_t>len(address)
     m.service = U32
     m.group = U32
+    read_member_tls(t, arena, m)
     return t.done()
 
 
@@ -262,7 +309,7 @@ cdef int read_group(Table t, arena_t *arena, snapshot_t *s, group_t *g, set used
     return t.done()
 
 
-cdef int read_service(Table t, arena_t *arena, snapshot_t *s, service_t *v, list used) except -1:
+cdef int read_service(Table t, arena_t *arena, snapshot_t *s, service_t *v, list used, list contexts) except -1:
     v.slot = read_slot(t, used[0])
     read_name(t, "name", arena, &v.name)
     v.strategy = <uint8_t>t.choice("strategy", STRATEGIES)
@@ -294,7 +341,23 @@ cdef int read_service(Table t, arena_t *arena, snapshot_t *s, service_t *v, list
     read_sticky(t.table("sticky"), arena, &v.sticky)
     read_retry(t.table("retry"), &v.retry)
     read_membership(t, arena, s, v, used[1])
+    read_service_tls(t, s, v, contexts)
     return t.done()
+
+
+cdef int read_service_tls(Table t, snapshot_t *s, service_t *v, list contexts) except -1:
+    """What TLS connections to members are made with."""
+    cdef Context c = None if t.none("tls") else read_client(t.table("tls"))
+    cdef uint32_t i
+    if c is not None:
+        contexts.append(c)
+    for i in range(v.n_members):
+        if not s.members[v.members[i]].tls:
+            continue
+        if c is None:
+            t.fail("tls", f"is needed: member {v.members[i]} speaks TLS")
+        s.members[v.members[i]].ctx = c.ctx
+    return 0
 
 
 cdef int read_membership(Table t, arena_t *arena, snapshot_t *s, service_t *v, set used) except -1:
@@ -352,8 +415,8 @@ cdef int read_route(Table t, arena_t *arena, snapshot_t *s, route_t *r, set used
         if r.prefix_to.n and (r.prefix_to.p[0] != c'/' or not set(b" ?#").isdisjoint(r.prefix_to.p[:r.prefix_to.n])):
             t.fail("prefix_to", "has to be empty or a path")
     read_upgrades(t, arena, r)
-    read_edits(t, "request", arena, &r.request)
-    read_edits(t, "response", arena, &r.response)
+    read_edits(t, "request", arena, &r.request, client_headers(s))
+    read_edits(t, "response", arena, &r.response, [])
     r.log_per_million = t.number("log_per_million", 1000000)
     r.slow_ms = t.number("slow_ms", U32)
     r.log_errors = t.flag("log_errors")
@@ -458,13 +521,14 @@ cdef tuple condition_of(Table t):
 
 # ---- the whole --------------------------------------------------------------------------------------------------
 
-cdef int read_document(Table t, snapshot_t *s) except -1:
+cdef int read_document(Table t, snapshot_t *s, list contexts) except -1:
     cdef arena_t *arena = s.arena
     cdef list listeners = t.tables("listeners"), members = t.tables("members")
     cdef list services = t.tables("services"), routes = t.tables("routes")
     cdef list matches = [], used = [set(), set(), set(), set(), set()]
     cdef uint32_t i
     s.version = t.number("version", <uint64_t>1 << 62)
+    read_tickets(t, &s.tickets)
     s.listeners = <listener_t *>take(arena, len(listeners) * sizeof(listener_t))
     s.members = <member_t *>take(arena, len(members) * sizeof(member_t))
     s.services = <service_t *>take(arena, len(services) * sizeof(service_t))
@@ -474,11 +538,11 @@ cdef int read_document(Table t, snapshot_t *s) except -1:
     s.n_services = <uint32_t>len(services)
     s.n_routes = <uint32_t>len(routes)
     for i in range(s.n_listeners):
-        read_listener(listeners[i], arena, &s.listeners[i], used[0])
+        read_listener(listeners[i], arena, &s.listeners[i], used[0], contexts)
     for i in range(s.n_members):
         read_member(members[i], arena, &s.members[i], used[1])
     for i in range(s.n_services):
-        read_service(services[i], arena, s, &s.services[i], [used[2], used[3]])
+        read_service(services[i], arena, s, &s.services[i], [used[2], used[3]], contexts)
     for i in range(s.n_routes):
         read_route(routes[i], arena, s, &s.routes[i], used[4], matches)
     for i in range(s.n_members):
@@ -506,7 +570,8 @@ cdef class Snapshot:
             free(arena)
             raise MemoryError
         self.ptr.arena = arena
-        read_document(table_open(document), self.ptr)
+        self.contexts = []
+        read_document(table_open(document), self.ptr, self.contexts)
         self.version = self.ptr.version
 
     def __dealloc__(self):

@@ -3,14 +3,13 @@
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from turnout.ext.account cimport account_settled
 from turnout.ext.buffers cimport buf_data, buf_give, buf_left, buf_t
-from turnout.ext.conn cimport client_leaves, conn_broken, conn_deadline, conn_ready, conn_reset_on_close
+from turnout.ext.conn cimport client_leaves, conn_broken, conn_deadline, conn_end, conn_ready, conn_reset_on_close
 from turnout.ext.core cimport (
     CF_PROXY, CF_READABLE, CS_BUSY, CS_EXCHANGE, SCRATCH_BYTES, SF_ENDED, SF_FLUSHED, XF_ANSWERED, XF_CLOSE, XF_SENT,
     XS_TUNNEL, conn_t, core_t, exch_t, stream_t,
 )
 from turnout.ext.framing cimport BODY_CLOSE
 from turnout.ext.headers cimport head_t
-from turnout.ext.kernel cimport SHUT_WR, shutdown
 from turnout.ext.preface cimport PREFACE_GONE, PREFACE_REFUSED, preface_reason, preface_take, preface_write
 from turnout.ext.proxyproto cimport PROXY_OUT_MAX
 from turnout.ext.request cimport random_next
@@ -132,7 +131,7 @@ cdef int move(core_t *core, stream_t *s, conn_t *source, conn_t *sink) noexcept 
         return PUMP_DONE
     stop = stream_pump(core, s, source, sink, &rest)
     if stop == PUMP_DONE:
-        shutdown(sink.fd, SHUT_WR)
+        conn_end(sink)
     elif stop == PUMP_AGAIN:
         conn_ready(core, source)
     return stop

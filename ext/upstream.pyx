@@ -42,6 +42,7 @@ from turnout.ext.stream cimport (
     PUMP_SOURCE, PUMP_SOURCE_BROKEN, PUMP_TOO_LARGE, buf_copy, last_chunk, stream_append, stream_append_copy,
     stream_clear, stream_feed, stream_prepend, stream_pump,
 )
+from turnout.ext.tls cimport tls_late, tls_reason
 from turnout.ext.tunnel cimport tunnel_run, tunnel_upgrade
 from turnout.ext.text cimport out_length, out_open, out_put, out_t
 
@@ -213,7 +214,7 @@ cdef void attempt(core_t *core, exch_t *x) noexcept nogil:
         x.connected_us = core.now_us
         x.state = XS_WAITING
     else:
-        u = endpoint_connect(core, e, &refused)
+        u = endpoint_connect(core, e, x.pick.member, &refused)
         if u == NULL and not refused:
             upstream_drop(core, x, OUT_CANCEL)
             respond_local(core, x, 503, CAUSE_PROXY, b"the proxy is out of descriptors, ports or memory")
@@ -451,11 +452,13 @@ cdef void upstream_deaf(core_t *core, exch_t *x) noexcept nogil:
 
 cdef void broken_before_answer(core_t *core, exch_t *x) noexcept nogil:
     if x.state == XS_CONNECTING:
-        attempt_failed(core, x, RETRY_CONNECT, OUT_CONNECT, b"the endpoint could not be reached")
+        attempt_failed(core, x, RETRY_CONNECT, OUT_CONNECT,
+                       tls_reason(x.upstream, b"the endpoint could not be reached"))
     elif x.flags & XF_FROM_POOL:
         attempt_failed(core, x, RETRY_STALE, OUT_STALE, b"the endpoint closed a kept connection")
     else:
-        attempt_failed(core, x, RETRY_RESET, OUT_RESET, b"the endpoint closed the connection without an answer")
+        attempt_failed(core, x, RETRY_RESET, OUT_RESET,
+                       tls_reason(x.upstream, b"the endpoint closed the connection without an answer"))
 
 
 cdef void upstream_unreachable(core_t *core, exch_t *x) noexcept nogil:
@@ -467,6 +470,8 @@ cdef void upstream_timeout(core_t *core, conn_t *u) noexcept nogil:
     if x == NULL:
         endpoint_close(core, u)
     elif x.state == XS_CONNECTING:
+        if u.tls != NULL:
+            tls_late(u)
         attempt_failed(core, x, RETRY_CONNECT, OUT_CONNECT, b"connecting to the endpoint took too long")
     elif x.state == XS_WAITING:
         attempt_failed(core, x, RETRY_TIMEOUT, OUT_TIMEOUT, b"the endpoint did not answer in time")

@@ -19,7 +19,6 @@ from turnout.proxy.sense import Location, without_http
 from turnout.proxy.units import format_size
 
 NOT_YET = {
-    ("listeners", "tls"): "TLS listeners are not available yet; terminate TLS in front of this listener",
     (
         "services",
         "health",

@@ -46,6 +46,7 @@ class Pace:
     retire: float = 2.5  # for idle connections of a listener that goes
     upgrade: float = 60.0  # for the new program to be ready
     tell: float = 2.0  # between two words on what a drain waits for
+    certificates: float = 1.0  # between two looks at the files of certificates
 
 
 @dataclass

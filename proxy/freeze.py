@@ -18,13 +18,15 @@ import mmh3
 
 from turnout.ext.scoreboard import SHARE, Scoreboard
 from turnout.ext.snapshot import Snapshot
+from turnout.proxy.certs import TlsFiles, TlsRows, name_for
 from turnout.proxy.config import ConfigError, Problem
 from turnout.proxy.keys import KeyFileError, kept_secret, signing_key
-from turnout.proxy.model import Config, Route, Service
+from turnout.proxy.model import Config, Redirect, Route, Service
 from turnout.proxy.paths import canonical_path
 from turnout.proxy.resolve import Resolver, resolve, system_resolver
 from turnout.proxy.rows import listener_row, route_row, service_row
 from turnout.proxy.slots import Plan, SlotsError, SlotTable
+from turnout.proxy.tickets import TicketKeys
 
 if TYPE_CHECKING:
     from turnout.ext.snapshot import Document
@@ -50,6 +52,17 @@ def route_key(route: Route) -> RouteKey:
         return (route.name,)
     conditions = (frozenset(route.methods), frozenset(route.headers.items()))
     return (route.listener, route.host, canonical_path(route.path), *conditions)
+
+
+def routes_of(config: Config) -> list[Route]:
+    """Those of the file, and one for each listener that sends everybody to HTTPS; routes of the file that
+    name such a listener come before it where they are more specific.
+    """
+    return [*config.routes] + [
+        Route(name=f"{name}: to HTTPS", listener=name, redirect=Redirect(to=listener.redirects))
+        for name, listener in config.listeners.items()
+        if listener.redirects is not None
+    ]
 
 
 def shares_of(split: dict[str, float]) -> dict[str, int]:
@@ -131,6 +144,9 @@ class Freezer:
         self.groups: SlotTable[GroupKey] = SlotTable(scoreboard.groups)
         self.endpoints: SlotTable[EndpointKey] = SlotTable(scoreboard.endpoints)
         self.routes: SlotTable[RouteKey] = SlotTable(scoreboard.routes)
+        self.files = TlsFiles(file)
+        self.tls = TlsRows()
+        self.tickets = TicketKeys()
         self._weights: dict[EndpointKey, int] = {}
         self._acknowledged = 0
 
@@ -139,15 +155,16 @@ class Freezer:
     def freeze(self, config: Config, version: int) -> bytes:
         """The document of the next snapshot as JSON. What is new in it is in the scoreboard when this
         returns; what is gone leaves with `release`. Raises ConfigError (a name that does not resolve, no slot
-        left, no signing key); nothing has changed then.
+        left, no signing key, a certificate that cannot be used); nothing has changed then.
         """
         self.release(self._acknowledged)
         addresses = self._addresses(config)
+        tls = self.files.read(config)
         plans = self._plan(config, addresses)
-        document = self._document(config, version, addresses, plans)
+        document = self._document(config, version, addresses, plans, tls)
         self._try(document)
         self._enter(config, endpoint_keys(config, addresses), plans, version)
-        self.config, self.document = config, document
+        self.config, self.document, self.tls = config, document, tls
         return json.dumps(document, separators=(",", ":")).encode()
 
     def release(self, version: int) -> None:
@@ -248,7 +265,9 @@ class Freezer:
             self._slots(
                 "[proxy] max_endpoints", lambda: self.endpoints.plan(endpoint_keys(config, addresses))
             ),
-            self._slots("routes", lambda: self.routes.plan([route_key(route) for route in config.routes])),
+            self._slots(
+                "routes", lambda: self.routes.plan([route_key(route) for route in routes_of(config)])
+            ),
         )
 
     def _try(self, document: Document) -> None:
@@ -269,15 +288,22 @@ class Freezer:
 
     # ---- the document ------------------------------------------------------------------------------------
 
-    def _document(self, config: Config, version: int, addresses: Addresses, plans: _Plans) -> Document:
+    def _document(
+        self, config: Config, version: int, addresses: Addresses, plans: _Plans, tls: TlsRows
+    ) -> Document:
         document: Any = {
             "version": version,
+            "ticket_keys": self.tickets.keys if tls.serving else [],
             "listeners": [
-                {"slot": plans.listeners.slots[name], "name": name, **listener_row(listener)}
+                {
+                    "slot": plans.listeners.slots[name],
+                    "name": name,
+                    **listener_row(listener, tls.listeners[name]),
+                }
                 for name, listener in config.listeners.items()
             ],
             "members": list(self._members(config, addresses, plans.endpoints)),
-            "services": list(self._services(config, plans)),
+            "services": list(self._services(config, plans, tls)),
             "routes": list(_routes(config, plans.routes)),
         }
         return document  # type: ignore[no-any-return]
@@ -298,16 +324,17 @@ class Freezer:
                     "name": endpoint.address,
                     "version": endpoint.version,
                     "address": addresses[endpoint.address],
+                    "tls": name_for(service, endpoint.address) if service.over_tls(endpoint) else None,
                 }
 
-    def _services(self, config: Config, plans: _Plans) -> Iterator[dict[str, Any]]:
+    def _services(self, config: Config, plans: _Plans, tls: TlsRows) -> Iterator[dict[str, Any]]:
         first = 0
         for name, service in config.services.items():
             shares = file_shares(service)
             yield {
                 "slot": plans.services.slots[name],
                 "name": name,
-                **service_row(service, self._key(name, service), config.proxy.grace),
+                **service_row(service, self._key(name, service), config.proxy.grace, tls.services[name]),
                 "members": list(range(first, first + len(service.endpoints))),
                 "groups": [
                     {
@@ -368,9 +395,10 @@ class Freezer:
 
 def _routes(config: Config, plan: Plan[RouteKey]) -> Iterator[dict[str, Any]]:
     listeners = {name: place for place, name in enumerate(config.listeners)}
+    served = [place for name, place in listeners.items() if config.listeners[name].redirects is None]
     services = {name: place for place, name in enumerate(config.services)}
-    spoken = [listeners[name] for name, listener in config.listeners.items() if listener.protocol == "http"]
-    for route in config.routes:
+    spoken = [place for place in served if list(config.listeners.values())[place].protocol == "http"]
+    for route in routes_of(config):
         yield {
             "slot": plan.slots[route_key(route)],
             "listeners": spoken if route.listener is None else [listeners[route.listener]],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
@@ -25,11 +25,15 @@ from turnout.ext.scoreboard import (
     RequestTotals,
     Scoreboard,
     ServiceTotals,
+    TlsTotals,
     WorkerInfo,
 )
 from turnout.proxy.buckets import MICROSECOND, OVERHEAD
 from turnout.proxy.families import Column, Histogram, Labels, families, one_of
 from turnout.proxy.freeze import Freezer, groups_of, route_key
+
+if TYPE_CHECKING:
+    from turnout.proxy.pem import Certificate
 
 STATUSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 Slots = list[tuple[Labels, int]]
@@ -76,6 +80,12 @@ def by_status(totals: RequestTotals) -> dict[Labels, float]:
         for cause, number in by_cause.items()
         if number or (status in EXPECTED and cause == "none")
     }
+
+
+def by_version(totals: TlsTotals) -> dict[Labels, float]:
+    """Handshakes by TLS version and whether a session was resumed."""
+    kinds = (("false", totals["full"]), ("true", totals["resumed"]))
+    return {(version, resumed): number for resumed, row in kinds for version, number in row.items()}
 
 
 PROGRAM: tuple[Column[Program], ...] = (
@@ -240,6 +250,21 @@ ENDPOINT: tuple[Column[EndpointRow] | Histogram[EndpointRow], ...] = (
 )
 
 
+TLS: tuple[Column[TlsTotals], ...] = (
+    Column("handshakes", "TLS handshakes that were completed.", by_version, ("tls", "resumed")),
+    Column("handshake_failures", "TLS handshakes that failed.", lambda t: t["failures"], ("reason",)),
+)
+
+CERTIFICATE: tuple[Column[Certificate], ...] = (
+    Column(
+        "expiry_timestamp_seconds",
+        "When the certificate expires, Unix epoch.",
+        lambda c: c.expires.timestamp(),
+        gauge=True,
+    ),
+)
+
+
 class Metrics(Collector):
     """One scrape. What belongs to whom is taken down when it is made, in the supervisor's loop; numbers are
     read by `collect`, which may run in a thread: with a thousand endpoints it takes its time.
@@ -269,6 +294,10 @@ class Metrics(Collector):
             for endpoint in service.endpoints
         ]
 
+        self.certificates: list[tuple[Labels, Certificate]] = [
+            ((place, certificate.path), certificate) for place, certificate in freezer.tls.certificates
+        ]
+
     def collect(self) -> Iterator[Metric]:
         board = self.board
         workers = [board.worker(number) for number in range(board.workers)]
@@ -278,12 +307,15 @@ class Metrics(Collector):
         services = [(labels, board.service_totals(slot)) for labels, slot in self.services]
         versions = [(labels, board.group(slot)) for labels, slot in self.versions]
         endpoints = [(labels, self._endpoint(slot)) for labels, slot in self.endpoints]
+        tls = [((peer,), totals) for peer, totals in board.tls_totals().items()]
         yield from families("turnout_", PROGRAM, (), [((), self.program)])
         yield from families("turnout_worker_", WORKER, ("worker",), alive)
         yield from families("turnout_proxy_", OVERHEAD_OF_WORKER, (), [((), worker) for worker in workers])
         yield from families("turnout_listener_", LISTENER, ("listener",), listeners)
         yield from families("turnout_listener_", REQUESTS, ("listener",), listeners)
         yield from families("turnout_route_", REQUESTS, ("route", "service"), routes)
+        yield from families("turnout_tls_", TLS, ("peer",), tls)
+        yield from families("turnout_certificate_", CERTIFICATE, ("place", "certificate"), self.certificates)
         yield from families("turnout_service_", SERVICE, ("service",), services)
         yield from families("turnout_version_", VERSION, ("service", "version"), versions)
         yield from families("turnout_endpoint_", ENDPOINT, ("service", "version", "endpoint"), endpoints)

@@ -55,6 +55,12 @@ TEXT_MAX = 255
 HOST_PATTERN = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
 PATH = re.compile(r"/[\x21-\x22\x24-\x3e\x40-\x7e]*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+INTERMEDIATE = ":".join(
+    f"ECDHE-{key}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    for key in ("ECDSA", "RSA")
+)
+HSTS = r"max-age=\d{1,10}(; ?includeSubDomains)?(; ?preload)?"
 WRITTEN_BY_PROXY = frozenset(
     {
         "host",
@@ -198,6 +204,105 @@ class Control(Table):
         return self
 
 
+TlsVersion = Literal["1.2", "1.3"]
+
+
+class TlsProtocol(Table):
+    """What is negotiated. Defaults: Mozilla's intermediate configuration (5.7) without finite-field DH."""
+
+    min: TlsVersion = "1.2"
+    max: TlsVersion = "1.3"
+    ciphers: str = INTERMEDIATE
+    ciphersuites: str = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+    curves: str = "X25519:P-256:P-384"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f'min = "{self.min}" is above max = "{self.max}"')
+        return self
+
+
+class TlsCertificate(Table):
+    """Paths are relative to the file's folder. `ocsp`: a response in DER form, stapled as it is."""
+
+    cert: str
+    key: str
+    ocsp: str | None = None
+
+
+class ClientCertificates(Table):
+    mode: Literal["off", "optional", "required"] = "required"
+    ca: str | None = None
+    header: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.mode != "off" and self.ca is None:
+            raise ValueError('client needs ca = "FILE", the CAs that client certificates are signed by')
+        if self.header is not None and not TOKEN.fullmatch(self.header):
+            raise ValueError(f'"{self.header}" is not a header name')
+        if self.header is not None and self.header.lower() in WRITTEN_BY_PROXY:
+            raise ValueError(f'"{self.header}" is written by the proxy itself and cannot be used here')
+        return self
+
+
+class ListenerTls(TlsProtocol):
+    cert: str | None = None
+    key: str | None = None
+    ocsp: str | None = None
+    certificates: tuple[TlsCertificate, ...] = ()
+    strict_sni: Bool = False
+    client: ClientCertificates | None = None
+    hsts: Bool | str = False
+
+    @field_validator("hsts")
+    @classmethod
+    def _policy(cls, value: bool | str) -> bool | str:
+        if isinstance(value, str) and not re.fullmatch(HSTS, value):
+            raise ValueError(
+                f'"{value}" is not a policy; write true or "max-age=SECONDS; includeSubDomains; preload"'
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _some_certificate(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key go together: the chain, and the key of its first certificate")
+        if self.cert is None and not self.certificates:
+            raise ValueError('no certificate; write cert = "site.pem" and key = "site.key"')
+        if self.cert is None and self.ocsp is not None:
+            raise ValueError("ocsp goes with cert; in certificates each has its own")
+        return self
+
+    @property
+    def policy(self) -> str:
+        """The value of Strict-Transport-Security, empty for none."""
+        return self.hsts if isinstance(self.hsts, str) else "max-age=63072000" if self.hsts else ""
+
+
+class ServiceTls(TlsProtocol):
+    """How endpoints are spoken to over TLS. Without `ca` the machine's own list counts, without `name` the
+    host of the endpoint's address.
+    """
+
+    verify: Bool = True
+    ca: str | None = None
+    name: str | None = None
+    cert: str | None = None
+    key: str | None = None
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key go together")
+        if self.name is not None and not re.fullmatch(r"[A-Za-z0-9._:-]{1,253}", self.name):
+            raise ValueError(f'"{self.name}" is not a host name or address')
+        if self.ca is not None and not self.verify:
+            raise ValueError("ca says whom to trust, verify = false trusts everybody; leave one out")
+        return self
+
+
 class ListenerTimeouts(Table):
     header: Timeout = "10s"  # type: ignore[assignment]
     body: Timeout = "60s"  # type: ignore[assignment]
@@ -217,6 +322,8 @@ class ListenerLimits(Table):
 
 class Listener(Table):
     bind: str
+    tls: ListenerTls | None = None
+    redirect_https: Bool | Int = False
     protocol: Literal["http", "tcp"] = "http"
     backlog: Int = Field(default=4096, ge=1, le=65535)
     timeouts: ListenerTimeouts = ListenerTimeouts()
@@ -229,6 +336,22 @@ class Listener(Table):
     @classmethod
     def _address(cls, value: str) -> str:
         return check_bind(value)
+
+    @model_validator(mode="after")
+    def _one_scheme(self) -> Self:
+        if self.redirect_https is not False and self.tls is not None:
+            raise ValueError("redirect_https is for a listener without tls: this one speaks HTTPS already")
+        if self.redirect_https is not True and not 0 <= self.redirect_https <= 65535:
+            raise ValueError("redirect_https is true (port 443) or the port that clients reach HTTPS at")
+        return self
+
+    @property
+    def redirects(self) -> str | None:
+        """Where all its requests are sent, as a redirect's target; None for nowhere."""
+        if self.redirect_https is False:
+            return None
+        port = "" if self.redirect_https in {True, 443} else f":{self.redirect_https}"
+        return f"https://{{host}}{port}{{path}}{{query}}"
 
     @field_validator("trusted")
     @classmethod
@@ -248,16 +371,21 @@ class Endpoint(Table):
     weight: Int = Field(default=1, ge=0, le=65535)
     version: str = "v1"
     priority: Int = Field(default=0, ge=0, le=255)
+    tls: Bool | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
+        """An address alone, and a scheme before an address: it says `tls`."""
         if isinstance(value, str):
-            return {"address": value}
+            value = {"address": value}
         if not isinstance(value, dict):
             raise ValueError(  # noqa: TRY004 - what pydantic takes from validators
                 'an endpoint is "host:port" or a table like { address = "host:port", weight = 2 }'
             )
+        scheme, found, rest = str(value.get("address")).partition("://")
+        if found and scheme in {"http", "https"} and "tls" not in value:
+            return value | {"address": rest.rstrip("/"), "tls": scheme == "https"}
         return value
 
     @field_validator("address")
@@ -393,6 +521,7 @@ class Service(Table):
     limits: ServiceLimits = ServiceLimits()
     host: str = "preserve"
     proxy_protocol: Literal["v1", "v2"] | None = None
+    tls: ServiceTls | None = None
 
     @field_validator("host")
     @classmethod
@@ -417,8 +546,24 @@ class Service(Table):
                 raise ValueError(
                     f'host = "endpoint" cannot stand with "{endpoint.address}", which names no host'
                 )
+            if self.over_tls(endpoint) and self.proxy_protocol is not None:
+                raise ValueError(
+                    f'proxy_protocol cannot stand with "{endpoint.address}", which is spoken to over TLS'
+                )
+            if self.over_tls(endpoint) and endpoint.address.startswith("unix:") and not self._named:
+                raise ValueError(
+                    f'"{endpoint.address}" names no host to verify; give tls a name, or verify = false'
+                )
         self._check_split()
         return self
+
+    def over_tls(self, endpoint: Endpoint) -> bool:
+        """By the endpoint's own word, else by whether the service has `tls`."""
+        return self.tls is not None if endpoint.tls is None else endpoint.tls
+
+    @property
+    def _named(self) -> bool:
+        return self.tls is not None and (self.tls.name is not None or not self.tls.verify)
 
     def _check_split(self) -> None:
         if self.split is None:

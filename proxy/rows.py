@@ -42,12 +42,15 @@ def port_of(bind: str) -> int:
     return 0 if bind.startswith("unix:") else int(bind.rpartition(":")[2])
 
 
-def listener_row(listener: Listener) -> dict[str, Any]:
+def listener_row(listener: Listener, tls: dict[str, Any] | None) -> dict[str, Any]:
+    """All but slot and name; `tls` from turnout.proxy.certs."""
     timeouts, limits = listener.timeouts, listener.limits
     return {
         "protocol": listener.protocol,
         "proxied": listener.proxy_protocol,
         "port": port_of(listener.bind),
+        "tls": tls,
+        "hsts": listener.tls.policy if listener.tls else "",
         "header_ms": timeouts.header,
         "body_idle_ms": timeouts.body,
         "body_rate": timeouts.body_rate,
@@ -109,8 +112,10 @@ def retry_row(retries: Retries) -> RetryRow:
     }
 
 
-def service_row(service: Service, key: str, grace: int) -> dict[str, Any]:
-    """All but slot, name, members and groups. `key` as for sticky_row, `grace` the proxy's, in ms."""
+def service_row(service: Service, key: str, grace: int, tls: dict[str, Any] | None) -> dict[str, Any]:
+    """All but slot, name, members and groups. `key` as for sticky_row, `grace` the proxy's, in ms, `tls` from
+    turnout.proxy.certs.
+    """
     source, _, key_name = service.hash.key.partition(":")
     host_mode, _, host = service.host.partition(":")
     limits, timeouts = service.limits, service.timeouts
@@ -139,6 +144,7 @@ def service_row(service: Service, key: str, grace: int) -> dict[str, Any]:
         "breaker": breaker_row(service.breaker),
         "sticky": sticky_row(service.sticky, key),
         "retry": retry_row(service.retries),
+        "tls": tls,
     }
 
 

@@ -61,7 +61,12 @@ def _services(config: Config, tcp: set[str]) -> Iterator[tuple[Location, str]]:
     """Keys that only requests have, in services to which no request comes."""
     asked = {route.service for route in config.routes if route.listener not in tcp}
     for name in dict.fromkeys(route.service for route in config.routes if route.listener in tcp):
-        if name is None or name in asked or name not in config.services:
+        if name is None or name not in config.services:
+            continue
+        service = config.services[name]
+        if any(service.over_tls(endpoint) for endpoint in service.endpoints):
+            yield ("services", name), "a TCP listener leads here, and its connections cannot be put into TLS"
+        if name in asked:
             continue
         for where, what in _of_requests(config.services[name]):
             yield ("services", name, *where), f"{what}, and only TCP connections come to this service"

@@ -44,6 +44,7 @@ from turnout.proxy.sockets import (
     listen,
     refuse_new,
 )
+from turnout.proxy.tickets import TicketKeys
 
 __all__ = ["ControlListener", "StartError", "Supervisor", "UpgradeError", "WorkerRow"]
 
@@ -173,6 +174,7 @@ class Supervisor:
         self._lock = left.lock if left else self._take_lock(directory)
         self.scoreboard = make_scoreboard(self.config)
         self.freezer = Freezer(self.scoreboard, directory, file=str(self.file), resolver=self._names)
+        self.freezer.tickets = TicketKeys(left.runtime.get("ticket_keys", ()) if left else ())
         self.runtime = Runtime(self.freezer, self.scoreboard)
         former_run = runfile.read(directory)
         self.crew = Crew(self.scoreboard, directory, self.pace, self._note_run)
@@ -302,6 +304,7 @@ class Supervisor:
         log.info("serving", extra={"fields": fields | {"by": "upgrade" if left else "start"}})
         self._notifier.ready(f"serving, snapshot {self.version}")
         self._sign_of_life()
+        self._background(self._tend_certificates())
 
     def _sign_of_life(self) -> None:
         if self._notifier.watchdog_s and self.state != "draining":
@@ -353,12 +356,17 @@ class Supervisor:
 
     async def _reload(self) -> int:
         config = await asyncio.to_thread(load, self.file)
-        workers = workers_of(config)
         problems = fixed_problems(self.config, config, self.scoreboard.workers, str(self.file))
         if problems:
             raise ConfigError(problems)
         await asyncio.to_thread(self._names.look_up, config)
-        opening, failures = self._sockets.prepare(binds_of(config), workers)
+        return await self._apply(config)
+
+    async def _apply(self, config: Config) -> int:
+        """Make a snapshot of a configuration and put it in force. Raises ConfigError, and changes nothing
+        then.
+        """
+        opening, failures = self._sockets.prepare(binds_of(config), workers_of(config))
         if opening is None:
             raise ConfigError(self._bind_problem(failure) for failure in failures)
         try:
@@ -370,6 +378,35 @@ class Supervisor:
         self.runtime.reloaded()
         await self._put_in_force(config, opening, document, log_fd)
         return self.version
+
+    async def _tend_certificates(self) -> None:
+        """Renew the snapshot when files of certificates have changed, and when a new ticket key is due. Files
+        are read once they are the same at two looks: a pair is not replaced in one stroke.
+        """
+        files = self.freezer.files
+        before = files.seen
+        while self.state == "serving":
+            await asyncio.sleep(self.pace.certificates)
+            now = await asyncio.to_thread(files.look)
+            if self.freezer.tickets.due:
+                self.freezer.tickets.turn()
+                await self._renew("ticket keys")
+            elif before == now != files.seen:
+                await self._renew("certificates")
+            before = now
+
+    async def _renew(self, what: str) -> None:
+        """The configuration in force, with what its files hold now."""
+        async with self._changing:
+            if self.state != "serving":
+                return
+            try:
+                await self._apply(self.config)
+            except ConfigError as error:
+                for problem in error.problems:
+                    log.error("%s not renewed, those in force stay: %s", what, problem)  # noqa: TRY400
+            else:
+                log.info("%s renewed", what, extra={"fields": {"snapshot": self.version}})
 
     async def _put_in_force(self, config: Config, opening: Opening, document: bytes, log_fd: int) -> None:
         """Nothing can fail from here on. A listener that goes is served to its end under the old snapshot,
@@ -525,7 +562,8 @@ class Supervisor:
             None if control is None else (control.key, control.fd, control.shared),
             self._lock,
             ready,
-            self.runtime.export(),
+            # Ticket keys go from memory to memory: the run file has none.
+            {**self.runtime.export(), "ticket_keys": self.freezer.tickets.keys},
         )
 
     def _hand_over(self, pid: int, unused: list[str]) -> None:

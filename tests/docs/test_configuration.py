@@ -25,10 +25,14 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[proxy] access_log": model.AccessLog,
     "[control]": model.Control,
     "[listeners.NAME]": model.Listener,
+    "[listeners.NAME] tls": model.ListenerTls,
+    "[listeners.NAME] tls.certificates": model.TlsCertificate,
+    "[listeners.NAME] tls.client": model.ClientCertificates,
     "[listeners.NAME] timeouts": model.ListenerTimeouts,
     "[listeners.NAME] limits": model.ListenerLimits,
     "[services.NAME]": model.Service,
     "[services.NAME] endpoints": model.Endpoint,
+    "[services.NAME] tls": model.ServiceTls,
     "[services.NAME] sticky": model.Sticky,
     "[services.NAME] hash": model.Hash,
     "[services.NAME] breaker": model.Breaker,
@@ -43,6 +47,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 NEEDED: dict[type[BaseModel], dict[str, Any]] = {
     model.Listener: {"bind": "a:1"},
+    model.ListenerTls: {"cert": "a", "key": "a"},
+    model.ClientCertificates: {"ca": "a"},
     model.Service: {"endpoints": ["a:1"]},
     model.Endpoint: {"address": "a:1"},
     model.Sticky: {"cookie": "a"},

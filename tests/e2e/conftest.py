@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fakes.engine_process import Proxy
@@ -8,12 +9,13 @@ from fakes.origin import Origin
 class Shared:
     """One engine for the tests of a module; a new one after a failure: one test alone fails for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
         self.proxy: Proxy | None = None
 
     def get(self) -> Proxy:
         if self.proxy is None:
-            self.proxy = Proxy()
+            self.proxy = Proxy(**self.options)
         return self.proxy
 
     def close(self) -> None:
@@ -23,8 +25,14 @@ class Shared:
 
 
 @pytest.fixture(scope="module")
-def shared_engine() -> Iterator[Shared]:
-    shared = Shared()
+def engine_options() -> dict[str, Any]:
+    """What the module's engine is made with; a module may say otherwise."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def shared_engine(engine_options: dict[str, Any]) -> Iterator[Shared]:
+    shared = Shared(engine_options)
     yield shared
     shared.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 
 from fakes.wire import PATIENCE, Response, Wire, request
 
@@ -15,7 +16,11 @@ class Client(Wire):
         host: str = "127.0.0.1",
         source: str | None = None,
         receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
+        name: str = "",
+        session: ssl.SSLSession | None = None,
     ) -> None:
+        """`tls`: over TLS, asking for `name` and resuming `session`."""
         sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -24,6 +29,14 @@ class Client(Wire):
         sock.settimeout(PATIENCE)
         sock.connect((host, port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            try:
+                sock = tls.wrap_socket(
+                    sock, server_hostname=name or None, session=session, suppress_ragged_eofs=False
+                )
+            except BaseException:
+                sock.close()
+                raise
         super().__init__(sock)
 
     def ask(self, *args: str, method: str = "GET", **more: object) -> Response:

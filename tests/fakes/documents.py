@@ -31,8 +31,45 @@ def listener(slot: int = 0, **changes: Any) -> Row:
         "connections": 0,
         "forwarded": ["x"],
         "trusted": [],
+        "tls": None,
+        "hsts": "",
     }
     return row | changes
+
+
+CIPHERS = ":".join(
+    f"ECDHE-{kind}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    for kind in ("ECDSA", "RSA")
+)
+PROTOCOL: Row = {
+    "min": "1.2",
+    "max": "1.3",
+    "ciphers": CIPHERS,
+    "ciphersuites": "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256",
+    "curves": "X25519:P-256:P-384",
+}
+
+
+def server_tls(*leaves: Any, **changes: Any) -> Row:
+    """The `tls` of a listener: one context for each certificate (anything with chain and key),
+    and no names.
+    """
+    row: Row = PROTOCOL | {
+        "certificates": [{"chain": leaf.chain, "key": leaf.key, "ocsp": ""} for leaf in leaves],
+        "contexts": [[i] for i in range(len(leaves))],
+        "names": [],
+        "strict_sni": False,
+        "client": "off",
+        "client_ca": "",
+        "client_header": "",
+    }
+    return row | changes
+
+
+def client_tls(**changes: Any) -> Row:
+    """The `tls` of a service: verification off."""
+    return PROTOCOL | {"verify": False, "ca": "", "chain": "", "key": ""} | changes
 
 
 def member(slot: int, service: str, address: str, **changes: Any) -> Row:
@@ -44,6 +81,7 @@ def member(slot: int, service: str, address: str, **changes: Any) -> Row:
         "name": address,
         "version": "",
         "address": address,
+        "tls": None,
         "identity": mmh3.hash64(f"{service}/{address}", signed=False)[0],
     }
     return row | changes
@@ -78,6 +116,7 @@ def service(slot: int, name: str, members: list[int], **changes: Any) -> Row:
         "breaker": breaker(),
         "sticky": sticky(),
         "retry": retry(),
+        "tls": None,
         "members": members,
         "groups": [{"slot": slot, "version": "", "share": SHARE, "members": members}],
     }
@@ -167,6 +206,7 @@ def document(
     rows = [service(i, name, [next(at) for _ in names[name]]) for i, name in enumerate(names)]
     row: Row = {
         "version": 1,
+        "ticket_keys": [],
         "listeners": [listener()],
         "members": members,
         "services": rows,

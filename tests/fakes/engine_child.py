@@ -13,6 +13,7 @@ from typing import Any
 
 import uvloop
 
+from turnout.ext import contexts
 from turnout.ext.engine import Engine
 from turnout.ext.snapshot import Snapshot
 
@@ -37,6 +38,7 @@ class Child:
         self.loop.run_forever()
         self.loop.remove_reader(self.engine.fileno())
         self.engine.close()
+        assert contexts._contexts() == 0, f"{contexts._contexts()} SSL_CTX not given back"
 
     def commands(self) -> None:
         data = self.control.recv(1 << 20)

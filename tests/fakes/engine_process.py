@@ -154,7 +154,13 @@ class Proxy:
         backlog: int = 1024,
         large_bytes: int = LARGE_BYTES,
         nofile: int | None = None,
+        listener: Mapping[str, Any] | None = None,
+        client: Mapping[str, Any] | None = None,
     ) -> None:
+        """`listener` and `client`: what all listener rows and clients have unless a call says otherwise."""
+        self.listener_row = dict(listener or {})
+        self.client_options = dict(client or {})
+        self.ticket_keys: list[str] = []
         self.board = Scoreboard.create(
             workers, endpoints=self.ENDPOINTS, groups=1024, services=self.SERVICES, routes=self.ROUTES
         )
@@ -207,7 +213,8 @@ class Proxy:
         route: Mapping[str, Any] | None = None,
         listener: Mapping[str, Any] | None = None,
     ) -> Served:
-        """One service "app" with these endpoints (addresses or origins) behind one route for everything.
+        """One service "app" with these endpoints (addresses or origins, or one of these with changes of its
+        row) behind one route for everything.
         The mappings change rows of documents.py.
         """
         return self.serve_many({"app": (endpoints, service or {})}, [route or {}], listener=listener)
@@ -234,8 +241,9 @@ class Proxy:
                 generation = self.board.use_endpoint(slot, slow_start=False)
                 self.used.append(slot)
                 served.endpoints[name].append(slot)
-                address = endpoint if isinstance(endpoint, str) else endpoint.address
-                members.append(documents.member(slot, name, address, generation=generation))
+                target, more = endpoint if isinstance(endpoint, tuple) else (endpoint, {})
+                address = target if isinstance(target, str) else target.address
+                members.append(documents.member(slot, name, address, generation=generation, **more))
             served.services[name] = self.slot("service")
             self.board.renew_service(served.services[name])
             indices = list(range(first, len(members)))
@@ -252,7 +260,7 @@ class Proxy:
             route_rows.append(row)
         changed = [dict(listener or {}) for _ in self.sockets] if listeners is None else [*listeners]
         listener_rows = [
-            documents.listener(slot, **({"port": self.ports[slot]} | dict(changes)))
+            documents.listener(slot, **({"port": self.ports[slot]} | self.listener_row | dict(changes)))
             for slot, changes in enumerate(changed)
         ]
         for slot in range(len(self.sockets)):
@@ -260,6 +268,7 @@ class Proxy:
         self.load(
             {
                 "version": next(self.versions),
+                "ticket_keys": self.ticket_keys,
                 "listeners": listener_rows,
                 "members": members,
                 "services": rows,
@@ -292,7 +301,7 @@ class Proxy:
 
     def client(self, slot: int = 0, **more: Any) -> Any:
         """A connection to the proxy; closed by `rest`."""
-        out = Client(self.ports[slot], host=self.host, **more)
+        out = Client(self.ports[slot], **({"host": self.host} | self.client_options | more))
         self.opened.append(out)
         return out
 

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -47,7 +48,9 @@ class Origin:
         backlog: int = 128,
         receive_buffer: int | None = None,
         path: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self.tls = tls
         self.handler = handler
         self.family = socket.AF_UNIX if path else socket.AF_INET
         self.listener = socket.socket(self.family)
@@ -80,6 +83,8 @@ class Origin:
         if self.family != socket.AF_UNIX:
             with contextlib.suppress(OSError):  # it may be gone already
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.tls is not None:  # the first read makes the handshake
+            sock = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         conn = Upstream(sock)
         self.connections.append(conn)
         return conn

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from fakes.certs import Authority
+
 from turnout.ext.scoreboard import Scoreboard
 from turnout.proxy.config import parse
 from turnout.proxy.freeze import Freezer
@@ -16,6 +18,10 @@ from turnout.proxy.supervisor import WorkerRow
 TEXT = """
 [listeners.web]
 bind = "127.0.0.1:8080"
+
+[listeners.secure]
+bind = "127.0.0.1:8443"
+tls = { cert = "site.pem", key = "site.key" }
 
 [services.app]
 balance = "least_connections"
@@ -52,7 +58,11 @@ class StandIn:
         self.scoreboard = Scoreboard.create(
             workers, endpoints=16, groups=16, services=8, routes=16, listeners=4
         )
-        self.freezer = Freezer(self.scoreboard, Path(self._state.name), resolver=lambda _: ["127.0.0.1"])
+        folder = Path(self._state.name)
+        Authority().leaf("site.test").write(folder)
+        self.freezer = Freezer(
+            self.scoreboard, folder, file=str(folder / "turnout.toml"), resolver=lambda _: ["127.0.0.1"]
+        )
         self.version = 0
         self.state: Literal["starting", "serving", "draining"] = "serving"
         self.started = time.time()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import socket
+import ssl
 import struct
 import termios
 from dataclasses import dataclass, field
@@ -200,11 +201,13 @@ class Wire:
         return True
 
     def was_reset(self) -> bool:
-        """Whether the connection ended with RST. Waits for its end."""
+        """Whether the connection ended with RST. Waits for its end. Over TLS
+        Python cannot tell it from an end without close_notify.
+        """
         try:
             while self.sock.recv(1 << 20):
                 pass
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLEOFError):
             return True
         return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
@@ -23,8 +24,9 @@ class Connection:
         self.closed = False
 
     @classmethod
-    async def open(cls, port: int) -> Connection:
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def open(cls, port: int, tls: ssl.SSLContext | None = None) -> Connection:
+        name = None if tls is None else "site.test"
+        return cls(*await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name))
 
     async def get(self, path: str = "/", timeout: float = 20) -> Answer:
         """Raises ConnectionError or IncompleteReadError (an EOFError) when there is no whole answer."""
@@ -50,9 +52,9 @@ class Connection:
         self.writer.close()
 
 
-async def get(port: int, path: str = "/", timeout: float = 20) -> Answer:
+async def get(port: int, path: str = "/", timeout: float = 20, tls: ssl.SSLContext | None = None) -> Answer:
     """One request on a connection of its own."""
-    connection = await Connection.open(port)
+    connection = await Connection.open(port, tls)
     try:
         return await connection.get(path, timeout)
     finally:
@@ -72,6 +74,7 @@ class Load:
     until_refused: bool = False
     path: str = "/"
     pause: float = 0.02
+    tls: ssl.SSLContext | None = None
 
     async def _client(self, keep: bool) -> None:
         connection: Connection | None = None
@@ -80,7 +83,7 @@ class Load:
                 if connection is None or connection.unused_and_gone():
                     if connection is not None:
                         connection.close()
-                    connection = await Connection.open(self.port)
+                    connection = await Connection.open(self.port, self.tls)
                 answer = await connection.get(self.path)
                 if answer.status != 200:
                     self.failures.append(f"status {answer.status}: {answer.body!r}")

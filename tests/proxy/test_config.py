@@ -92,7 +92,7 @@ def route(more: str) -> str:
         (GOOD + "[servces.x]\na = 1\n", '8: [servces]: unknown key; did you mean "services"?'),
         (
             listener('tls = { cert = "a" }'),
-            "3: [listeners.web] tls: TLS listeners are not available yet; terminate",
+            "3: [listeners.web] tls: cert and key go together",
         ),
         (listener('protocol = "udp"'), "3: [listeners.web] protocol: UDP listeners are not available yet"),
         (
