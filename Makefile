@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard ext/*.pyx ext/*.pxd) setup.py pyproject.toml
 SECONDS ?= 60
+SEED ?=
 PYTEST_ARGS ?= -n 2
 
 .PHONY: help demo test lint format types sanitize fuzz bench clean
@@ -62,7 +63,7 @@ sanitize: $(SANITIZED)/.built
 	$(SANITIZE_ENV) $(BIN)/python -m pytest $(PYTEST_ARGS) -p no:cacheprovider
 
 fuzz: $(SANITIZED)/.built
-	$(SANITIZE_ENV) $(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+	$(SANITIZE_ENV) $(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.dev
 	$(PIP) --editable '.[bench]' --no-build-isolation

@@ -50,9 +50,11 @@ cdef int proxy_parse(const char *p, uint32_t n, proxied_t *out) noexcept nogil:
 cdef int parse_line(const char *p, uint32_t n, proxied_t *out) noexcept nogil:
     cdef uint32_t most = n if n < V1_MAX else V1_MAX, end
     cdef const char *cr = <const char *>memchr(p, c'\r', most)
+    end = <uint32_t>(cr - p) if cr != NULL else most
+    if memchr(p, c'\n', end) != NULL:
+        return PROXY_BAD
     if cr == NULL:
-        return PROXY_MORE if n < V1_MAX and memchr(p, c'\n', most) == NULL else PROXY_BAD
-    end = <uint32_t>(cr - p)
+        return PROXY_MORE if n < V1_MAX else PROXY_BAD
     if end + 2 > V1_MAX:
         return PROXY_BAD
     if end + 1 == n:

@@ -104,6 +104,7 @@ def test_a_header_says_who_the_client_is(raw, said):
         b"PROXY TCP4 1.2.3.4 10.0.0.1 1\r\n",
         b"PROXY TCP4 1.2.3.4 10.0.0.1 1 2 3\r\n",
         b"PROXY TCP4 1.2.3.4 10.0.0.1 1 2\n",
+        b"PROXY TCP4 1.2.3.4 10.0.0\n.1 1 2\r",
         b"PROXY TCP4 1.2.3.4 10.0.0.1 1 2\r\r\n",
         b"PROXY TCP4 1.2.3.4 10.0.0.1 01 2\r\n",
         b"PROXY TCP4 1.2.3.4 10.0.0.1 65536 2\r\n",
