@@ -14,7 +14,7 @@ MODULES = [
     "timers", "buffers", "text", "headers", "framing", "http1", "scoreboard", "ring", "breaker", "sticky",
     "retry", "select", "document", "router", "snapshot", "logline", "account", "stream", "conn", "endpoint",
     "edits", "respond", "request", "upstream", "exchange", "hello", "proxyproto", "preface", "tunnel",
-    "relay", "listener", "engine",
+    "datagram", "relay", "listener", "engine",
 ]  # fmt: skip
 
 SANITIZE = os.environ.get("TURNOUT_SANITIZE") == "1"

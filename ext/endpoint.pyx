@@ -9,7 +9,7 @@ from turnout.ext.core cimport (
     core_t, endpoint_t,
 )
 from turnout.ext.kernel cimport (
-    AF_UNIX, EADDRNOTAVAIL, EINPROGRESS, ENOBUFS, ENOMEM, EPOLLOUT, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, TCP_NODELAY, close, connect,
+    AF_UNIX, EADDRNOTAVAIL, EINPROGRESS, ENOBUFS, ENOMEM, EPOLLOUT, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, TCP_NODELAY, close, connect,
     errno, setsockopt, sockaddr, socket,
 )
 from turnout.ext.snapshot cimport member_t, service_t, snapshot_t
@@ -75,14 +75,14 @@ cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint careful) noexcept 
     return NULL
 
 
-cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, bint *refused) noexcept nogil:
+cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, bint datagrams, bint *refused) noexcept nogil:
     cdef const sockaddr *address = <const sockaddr *>e.address
     cdef int one = 1
-    cdef int fd = socket(address.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    cdef int fd = socket(address.sa_family, (SOCK_DGRAM if datagrams else SOCK_STREAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     cdef conn_t *u
     if fd < 0:
         return NULL
-    if address.sa_family != AF_UNIX:
+    if address.sa_family != AF_UNIX and not datagrams:
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
     if connect(fd, address, e.address_len) < 0 and errno != EINPROGRESS:
         refused[0] = errno != EADDRNOTAVAIL and errno != ENOBUFS and errno != ENOMEM

@@ -39,7 +39,7 @@ cdef extern from "<sys/socket.h>" nogil:
     struct linger_t "linger":
         int l_onoff
         int l_linger
-    int AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
+    int AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_CLOEXEC
     int MSG_MORE, MSG_NOSIGNAL, MSG_PEEK, MSG_DONTWAIT, SHUT_WR, SOL_SOCKET, SO_ERROR, SO_LINGER
     int socket(int, int, int)
     int connect(int, const sockaddr *, socklen_t)
@@ -49,6 +49,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int shutdown(int, int)
     int setsockopt(int, int, int, const void *, socklen_t)
     int getsockopt(int, int, int, void *, socklen_t *)
+    int getsockname(int, sockaddr *, socklen_t *)
     int getsockname(int, sockaddr *, socklen_t *)
 
 cdef extern from "<netinet/in.h>" nogil:

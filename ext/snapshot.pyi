@@ -18,7 +18,7 @@ class EditRow(TypedDict):
 class ListenerRow(TypedDict):
     slot: int
     name: str
-    protocol: Literal["http", "tcp"]
+    protocol: Literal["http", "tcp", "udp"]
     port: int
     header_ms: int
     body_idle_ms: int
@@ -32,6 +32,8 @@ class ListenerRow(TypedDict):
     body_max: int
     connections: int
     proxied: bool
+    sessions: bool  # UDP
+    responses: int  # UDP
     forwarded: list[Literal["x", "rfc7239"]]
     trusted: list[str]  # networks
 
@@ -102,6 +104,7 @@ class ServiceRow(TypedDict):
     response_ms: int
     idle_ms: int
     tunnel_ms: int
+    session_ms: int
     tunnel_drain_ms: int
     pool_idle_ms: int
     pool_max: int

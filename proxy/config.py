@@ -325,7 +325,8 @@ def _problems_of_sense(config: Config) -> Iterator[tuple[Location, str]]:
 def _same_binds(config: Config) -> Iterator[tuple[Location, str]]:
     binds = {config.control.listen: "[control]"}
     for name, listener in config.listeners.items():
-        other = binds.setdefault(listener.bind, f"[listeners.{name}]")
+        bind = f"udp:{listener.bind}" if listener.protocol == "udp" else listener.bind
+        other = binds.setdefault(bind, f"[listeners.{name}]")
         if other != f"[listeners.{name}]":
             yield ("listeners", name, "bind"), f'"{listener.bind}" is bound by {other} already'
 

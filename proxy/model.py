@@ -198,6 +198,10 @@ class Control(Table):
         return self
 
 
+UDP_SESSIONS = 65536
+"""At a time at a UDP listener that does not say otherwise."""
+
+
 class ListenerTimeouts(Table):
     header: Timeout = "10s"  # type: ignore[assignment]
     body: Timeout = "60s"  # type: ignore[assignment]
@@ -215,15 +219,28 @@ class ListenerLimits(Table):
     requests: Count = 0
 
 
+class Datagrams(Table):
+    """How a UDP listener takes what comes: by client, or each datagram on its own."""
+
+    sessions: Bool = True
+    responses: Count = 0
+
+
 class Listener(Table):
     bind: str
-    protocol: Literal["http", "tcp"] = "http"
+    protocol: Literal["http", "tcp", "udp"] = "http"
     backlog: Int = Field(default=4096, ge=1, le=65535)
     timeouts: ListenerTimeouts = ListenerTimeouts()
     limits: ListenerLimits = ListenerLimits()
     trusted: tuple[str, ...] = ()
     proxy_protocol: bool = False
+    udp: Datagrams = Datagrams()
     forwarded: tuple[Literal["x-forwarded", "forwarded"], ...] = ("x-forwarded",)
+
+    @property
+    def connections(self) -> int:
+        """Connections, or sessions, at a time. Of UDP there is always a bound: each session holds a descriptor."""
+        return self.limits.connections or (UDP_SESSIONS if self.protocol == "udp" else 0)
 
     @field_validator("bind")
     @classmethod
@@ -368,6 +385,7 @@ class ServiceTimeouts(Table):
     idle: Timeout = "60s"  # type: ignore[assignment]
     tunnel: Timeout = "1h"  # type: ignore[assignment]
     tunnel_drain: Timeout = "30s"  # type: ignore[assignment]
+    session: Timeout = "60s"  # type: ignore[assignment]
     keepalive: Timeout = "60s"  # type: ignore[assignment]
 
 
