@@ -25,7 +25,6 @@ NOT_YET = {
         "health",
     ): "active health checks are not available yet; the breaker and retries act on what requests meet",
     ("listeners", "protocol", "tcp"): "TCP listeners are not available yet",
-    ("listeners", "protocol", "udp"): "UDP listeners are not available yet",
 }
 """Keys (and values) whose part does not exist yet: said plainly instead of as a typing error."""
 KINDS = {

@@ -239,7 +239,7 @@ class Listener(Table):
 
     @property
     def connections(self) -> int:
-        """Connections, or sessions, at a time. Of UDP there is always a bound: each session holds a descriptor."""
+        """At a time; of UDP, sessions, and always a bound: each holds a descriptor."""
         return self.limits.connections or (UDP_SESSIONS if self.protocol == "udp" else 0)
 
     @field_validator("bind")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from turnout.proxy.model import Config, Listener, Service
 
@@ -70,7 +70,7 @@ def _listener(config: Config, name: str, listener: Listener) -> Iterator[tuple[L
         )
 
 
-def _services(config: Config, raw: dict[str, str]) -> Iterator[tuple[Location, str]]:
+def _services(config: Config, raw: Mapping[str, str]) -> Iterator[tuple[Location, str]]:
     """Keys that only requests have, in services to which no request comes; and services of two worlds."""
     users: dict[str, set[str]] = {}
     for route in config.routes:
@@ -103,5 +103,5 @@ def _of_connections(name: str, service: Service) -> Iterator[tuple[Location, str
             yield ("services", name, "endpoints", index), "is a unix socket, and datagrams go to host:port"
 
 
-def _listed(names: frozenset[str] | dict[str, str]) -> str:
+def _listed(names: Collection[str]) -> str:
     return ", ".join(sorted(names))
