@@ -11,11 +11,11 @@ from turnout.ext.core cimport (
 )
 from turnout.ext.endpoint cimport endpoint_keep
 from turnout.ext.kernel cimport (
-    AF_INET, EAGAIN, EINTR, ENOBUFS, EPOLL_CTL_DEL, MSG_DONTWAIT, MSG_NOSIGNAL, epoll_ctl, errno, send, sockaddr,
+    AF_INET, EINTR, EMSGSIZE, EPOLL_CTL_DEL, MSG_DONTWAIT, MSG_NOSIGNAL, epoll_ctl, errno, send, sockaddr,
 )
 from turnout.ext.listener cimport client_enter, listener_full, peer_address, socket_family
 from turnout.ext.packets cimport (
-    CONTROL_BYTES, batch_address, batch_forward, batch_local, batch_receive, batch_t, iovec, mmsghdr, recvmmsg, sendmmsg,
+    CONTROL_BYTES, endpoint_gone, batch_address, batch_forward, batch_local, batch_receive, batch_t, iovec, mmsghdr, recvmmsg, sendmmsg,
     sockaddr_in6, tell_local,
 )
 from turnout.ext.relay cimport relay_datagrams
@@ -180,9 +180,9 @@ cdef void table_drop(datagrams_t *d, conn_t *c) noexcept nogil:
 
 # ---- sessions ---------------------------------------------------------------------------------------------------
 
-cdef conn_t *session_new(core_t *core, conn_t *l, const listener_t *listener, const uint8_t *address, uint16_t port,
-                         uint32_t i) noexcept nogil:
-    """The session of entry i's sender, NULL when it could not be made: said in the log and counted, if there was a route."""
+cdef conn_t *session_new(core_t *core, conn_t *l, const listener_t *listener, const uint8_t *address,
+                         uint16_t port) noexcept nogil:
+    """The session of a sender, NULL when it could not be made: said in the log and counted, if there was a route."""
     cdef datagrams_t *d = mine(core)
     cdef conn_t *c
     cdef uint32_t generation
@@ -202,11 +202,7 @@ cdef conn_t *session_new(core_t *core, conn_t *l, const listener_t *listener, co
     client_enter(core, c, l.listener)
     generation = c.generation
     relay_datagrams(core, c, listener)
-    if c.generation != generation:
-        return NULL
-    if l.address[1]:
-        batch_local(&d.from_clients, i, c.x.local)
-    return c
+    return c if c.generation == generation else NULL
 
 
 cdef void datagram_forget(core_t *core, conn_t *c) noexcept nogil:
@@ -241,7 +237,8 @@ cdef void datagram_bound(core_t *core, exch_t *x) noexcept nogil:
     x.upstream.state = CS_BUSY
     x.connected_us = core.now_us
     conn_deadline(core, x.upstream, 0)
-    tunnel_deadline(core, exchange_slim(core, x))
+    if x.listener.sessions:
+        tunnel_deadline(core, exchange_slim(core, x))
 
 
 cdef void session_failed(core_t *core, conn_t *c) noexcept nogil:
@@ -307,12 +304,17 @@ cdef void send_up(core_t *core, conn_t *l, const listener_t *listener, const uin
     """Entries i to stop, all of one sender. When the endpoint turns out to be gone another one is tried, once."""
     cdef conn_t *c
     cdef int turn, sent
+    cdef uint8_t local[16]
+    if l.address[1]:
+        batch_local(&mine(core).from_clients, i, local)
     for turn in range(2):
         c = table_find(mine(core), l, address, port) if listener.sessions else NULL
         if c == NULL:
-            c = session_new(core, l, listener, address, port, i)
+            c = session_new(core, l, listener, address, port)
         if c == NULL:
             break
+        if l.address[1]:
+            memcpy(c.x.local, local, 16)
         sent = write_up(core, c, i, stop)
         if sent < 0:
             session_failed(core, c)
@@ -327,28 +329,30 @@ cdef void send_up(core_t *core, conn_t *l, const listener_t *listener, const uin
 
 
 cdef int write_up(core_t *core, conn_t *c, uint32_t i, uint32_t stop) noexcept nogil:
-    """How many the kernel took; -1: the endpoint is not there."""
+    """How many the kernel took, which passes over those that it will not have; -1: the endpoint is not there."""
     cdef batch_t *b = &mine(core).from_clients
     cdef exch_t *x = c.x
-    cdef uint32_t k
-    cdef int n
+    cdef uint32_t k, at = i
+    cdef int n, taken = 0
     for k in range(i, stop):
         batch_forward(b, k)
     if x.sent_us == 0:
         x.sent_us = core.now_us
-    while True:
-        n = sendmmsg(x.upstream.fd, &b.head[i], stop - i, MSG_DONTWAIT | MSG_NOSIGNAL)
-        if n >= 0:
-            break
-        if errno == EINTR:
+    while at < stop:
+        n = sendmmsg(x.upstream.fd, &b.head[at], stop - at, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if n < 0 and errno == EINTR:
             continue
-        if errno == EAGAIN or errno == ENOBUFS:
-            return 0
-        return -1
-    for k in range(i, i + <uint32_t>n):
-        x.up.bytes += b.head[k].msg_len
-        x.up.wire += b.head[k].msg_len
-    return n
+        if n < 0 and endpoint_gone(errno) and taken == 0:
+            return -1
+        if n < 0:
+            at += 1
+            continue
+        for k in range(at, at + <uint32_t>n):
+            x.up.bytes += b.head[k].msg_len
+            x.up.wire += b.head[k].msg_len
+        at += <uint32_t>n
+        taken += n
+    return taken
 
 
 # ---- to clients -------------------------------------------------------------------------------------------------
@@ -399,10 +403,11 @@ cdef int receive_answers(core_t *core, conn_t *u, uint32_t asked) noexcept nogil
         n = recvmmsg(u.fd, &d.to_clients.head[d.n_out], asked, MSG_DONTWAIT, NULL)
         if n > 0:
             return n
-        if n == 0 or errno == EAGAIN:
-            return -1
-        if errno != EINTR:
+        if n < 0 and endpoint_gone(errno):
             return -2
+        # Too large for the path, says the way there: about a datagram that is lost. Reading took the error away.
+        if n == 0 or (errno != EINTR and errno != EMSGSIZE):
+            return -1
 
 
 cdef void gather(core_t *core, exch_t *x, uint32_t n) noexcept nogil:

@@ -9,7 +9,7 @@ from turnout.ext.snapshot cimport member_t, service_t, snapshot_t
 
 cdef endpoint_t *endpoint_get(core_t *core, const member_t *member) noexcept nogil
 """This worker's endpoint for a member; NULL when memory is out."""
-cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint careful) noexcept nogil
+cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint datagrams, bint careful) noexcept nogil
 """An idle connection taken out of the pool, NULL when there is none. `careful`: ask the kernel whether it is still
 good (for requests that must not be sent twice)."""
 cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, bint datagrams, bint *refused) noexcept nogil

@@ -5,7 +5,7 @@ from libc.stdlib cimport calloc
 from libc.string cimport memcpy
 from turnout.ext.conn cimport conn_close, conn_deadline, conn_new, conn_quiet, conn_watch
 from turnout.ext.core cimport (
-    CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_REUSED, CONN_UPSTREAM, CS_BUSY, CS_CONNECTING, CS_POOLED, conn_t,
+    CF_DATAGRAM, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_REUSED, CONN_UPSTREAM, CS_BUSY, CS_CONNECTING, CS_POOLED, conn_t,
     core_t, endpoint_t,
 )
 from turnout.ext.kernel cimport (
@@ -61,11 +61,13 @@ cdef void count_open(core_t *core, endpoint_t *e) noexcept nogil:
     core.sb.slab[core.sb.me].upstreams = core.n_upstreams
 
 
-cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint careful) noexcept nogil:
+cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint datagrams, bint careful) noexcept nogil:
     cdef conn_t *u
     while e.idle != NULL:
         u = e.idle
-        if u.flags & (CF_READABLE | CF_PEER_SHUT | CF_DEAD) or (careful and not conn_quiet(u)):
+        # What comes to the service may have changed from connections to datagrams.
+        if (u.flags & (CF_READABLE | CF_PEER_SHUT | CF_DEAD) or (u.flags & CF_DATAGRAM != 0) != datagrams
+                or (careful and not conn_quiet(u))):
             endpoint_close(core, u)
             continue
         pool_unlink(e, u)
@@ -95,6 +97,8 @@ cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, bint datagrams, bint 
     if not conn_watch(core, u, <uint32_t>EPOLLOUT):
         conn_close(core, u)
         return NULL
+    if datagrams:
+        u.flags |= CF_DATAGRAM
     u.endpoint = e
     u.owner = e.generation
     u.state = CS_CONNECTING

@@ -5,7 +5,7 @@ from posix.types cimport off_t
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    int EAGAIN, EINTR, EINPROGRESS, EMFILE, ENFILE, EADDRNOTAVAIL, ENOBUFS, ENOMEM, ECONNABORTED
+    int EAGAIN, EINTR, EINPROGRESS, EMFILE, ENFILE, EADDRNOTAVAIL, EMSGSIZE, ENOBUFS, ENOMEM, ECONNABORTED
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
@@ -49,7 +49,6 @@ cdef extern from "<sys/socket.h>" nogil:
     int shutdown(int, int)
     int setsockopt(int, int, int, const void *, socklen_t)
     int getsockopt(int, int, int, void *, socklen_t *)
-    int getsockname(int, sockaddr *, socklen_t *)
     int getsockname(int, sockaddr *, socklen_t *)
 
 cdef extern from "<netinet/in.h>" nogil:

@@ -12,6 +12,7 @@ cdef extern from *:
     #endif
     #include <sys/socket.h>
     #include <netinet/in.h>
+    #include <errno.h>
     #include <string.h>
 
     #define TURNOUT_CONTROL 64   /* room for one in6_pktinfo */
@@ -65,7 +66,7 @@ cdef extern from *:
                 struct in_pktinfo info;
                 memcpy(&info, CMSG_DATA(c), sizeof(info));
                 out[10] = out[11] = 0xff;
-                memcpy(out + 12, &info.ipi_addr, 4);
+                memcpy(out + 12, &info.ipi_spec_dst, 4);   /* of a broadcast, where it came in */
             } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
                 struct in6_pktinfo info6;
                 memcpy(&info6, CMSG_DATA(c), sizeof(info6));
@@ -125,6 +126,13 @@ cdef extern from *:
         }
     }
 
+    /* Whether an error of a connected socket says that nobody is there; others are about one datagram, or this machine. */
+    static inline int turnout_gone(int error)
+    {
+        return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH || error == EHOSTDOWN
+            || error == ENETDOWN || error == ENOPROTOOPT;
+    }
+
     /* Have the kernel tell the local address; 1 when the socket is bound to every address and needs it. */
     static inline int turnout_tell_local(int fd, int family)
     {
@@ -166,4 +174,5 @@ cdef extern from *:
     void batch_forward "turnout_batch_forward"(batch_t *, unsigned int) noexcept nogil
     void batch_local "turnout_batch_local"(batch_t *, unsigned int, uint8_t *) noexcept nogil
     void batch_address "turnout_batch_address"(batch_t *, unsigned int, int, const uint8_t *, uint16_t, const uint8_t *, bint) noexcept nogil
+    bint endpoint_gone "turnout_gone"(int) noexcept nogil
     bint tell_local "turnout_tell_local"(int, int) noexcept nogil

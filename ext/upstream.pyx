@@ -208,7 +208,7 @@ cdef void attempt(core_t *core, exch_t *x) noexcept nogil:
         return
     x.tries += 1
     if not x.flags & XF_FRESH and not x.service.proxy_version:
-        u = endpoint_reuse(core, e, must_not_repeat(x))
+        u = endpoint_reuse(core, e, x.client.flags & CF_DATAGRAM != 0, must_not_repeat(x))
     if u != NULL:
         x.flags |= XF_FROM_POOL
         x.connected_us = core.now_us

@@ -42,6 +42,14 @@ def eventually(look: Callable[[], Any], *, seconds: float = PATIENCE) -> Any:
     return value
 
 
+def bound_datagrams(host: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    sock.bind((host, port))
+    return sock
+
+
 class Worker:
     def __init__(
         self,
@@ -153,7 +161,9 @@ class Proxy:
         backlog: int = 1024,
         large_bytes: int = LARGE_BYTES,
         nofile: int | None = None,
+        udp: str | None = None,
     ) -> None:
+        self.udp = udp  # the address that UDP listeners are bound to, of TCP ones otherwise
         self.board = Scoreboard.create(
             workers, endpoints=self.ENDPOINTS, groups=1024, services=self.SERVICES, routes=self.ROUTES
         )
@@ -179,14 +189,18 @@ class Proxy:
         for n, worker in enumerate(self.workers):
             self.board.attach(n, worker.process.pid)
         self.listening = False
-        self.serve("127.0.0.1:9")
+        self.serve("127.0.0.1:9", listener={"protocol": "udp" if udp else "http"})
 
     def bind(self, workers: int, backlog: int) -> list[socket.socket]:
         """A listener: one socket for each worker, all on the same port."""
         group: list[socket.socket] = []
         for _ in range(workers):
             port = group[0].getsockname()[1] if group else 0
-            group.append(socket.create_server(("127.0.0.1", port), backlog=backlog, reuse_port=True))
+            group.append(
+                bound_datagrams(self.udp, port)
+                if self.udp
+                else socket.create_server(("127.0.0.1", port), backlog=backlog, reuse_port=True)
+            )
         self.ports.append(group[0].getsockname()[1])
         return group
 
