@@ -57,7 +57,8 @@ cdef void conn_close(core_t *core, conn_t *c) noexcept nogil:
     wheel_drop(&core.wheel, &c.timer)
     if c.flags & CF_READY:
         ready_unlink(core, c)
-    close(c.fd)
+    if c.fd >= 0:
+        close(c.fd)
     c.fd = -1
     c.kind = CONN_FREE
     c.state = 0

@@ -50,6 +50,7 @@ cdef enum conn_flag:
     CF_WATCHED = 256          # in the epoll set
     CF_RAW = 512              # client of a TCP listener: no HTTP is spoken
     CF_PROXY = 1024           # client whose first bytes have not been looked at for a PROXY header
+    CF_DATAGRAM = 2048        # UDP: a listening socket, one to an endpoint, or a client, which has no descriptor (see datagram.pxd)
 
 cdef struct conn_t:
     int32_t fd
@@ -64,7 +65,7 @@ cdef struct conn_t:
     conn_t *ready_next        # run queue
     exch_t *x
     buf_t *inb                # bytes read and not yet taken by an exchange; NULL while idle
-    endpoint_t *endpoint      # upstream
+    endpoint_t *endpoint      # upstream; the client of a UDP session keeps its listener's conn_t here
     tls_t *tls                # NULL: plain
     uint16_t listener         # client: scoreboard slot of its listener
     uint16_t port             # client: peer's port
@@ -185,6 +186,7 @@ cdef struct exch_t:
     uint64_t first_us         # first byte of the final response head, this attempt
     uint64_t done_us
     uint64_t settled_us       # tunnel: since when it stands; what came before is its latency, what comes after is not
+    uint8_t local[16]         # UDP: the address that the client sent to; all zero: the listener's own
     uint64_t until_ms         # tunnel: closed at this time whatever passes; 0: open end
     uint64_t proxy_us         # time in the proxy before the head went upstream plus after the answer came
     uint64_t body_base_ms     # the request body's rate counts from here; moves on while the upstream holds it up
@@ -255,6 +257,7 @@ cdef struct core_t:
     uint32_t n_tls            # tls_t
     char *scratch             # SCRATCH_BYTES, for heads on their way out
     log_t log
+    void *datagrams           # datagrams_t of datagram.pyx, NULL without UDP listeners
     uint8_t draining          # 1: no accepts, keep-alive ends
     uint8_t attention         # 1: the Python side has something to do
     uint8_t starved           # 1: accept ran out of descriptors; retried on the next tick

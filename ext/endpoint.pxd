@@ -9,10 +9,10 @@ from turnout.ext.snapshot cimport member_t, service_t, snapshot_t
 
 cdef endpoint_t *endpoint_get(core_t *core, const member_t *member) noexcept nogil
 """This worker's endpoint for a member; NULL when memory is out."""
-cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint careful) noexcept nogil
+cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint datagrams, bint careful) noexcept nogil
 """An idle connection taken out of the pool, NULL when there is none. `careful`: ask the kernel whether it is still
 good (for requests that must not be sent twice)."""
-cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, const member_t *member, bint *refused) noexcept nogil
+cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, const member_t *member, bint datagrams, bint *refused) noexcept nogil
 """A new connection on its way; writing to it at once is allowed. NULL when it cannot be: *refused is set when that is
 the endpoint's doing, left alone when this process is out of descriptors, ports or memory."""
 cdef void endpoint_keep(core_t *core, endpoint_t *e, conn_t *u, const service_t *service) noexcept nogil

@@ -5,11 +5,11 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from turnout.ext.conn cimport conn_close, conn_deadline, conn_new, conn_quiet, conn_watch
 from turnout.ext.core cimport (
-    CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_REUSED, CONN_UPSTREAM, CS_BUSY, CS_CONNECTING, CS_POOLED, conn_t,
+    CF_DATAGRAM, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_REUSED, CONN_UPSTREAM, CS_BUSY, CS_CONNECTING, CS_POOLED, conn_t,
     core_t, endpoint_t,
 )
 from turnout.ext.kernel cimport (
-    AF_UNIX, EADDRNOTAVAIL, EINPROGRESS, ENOBUFS, ENOMEM, EPOLLOUT, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, TCP_NODELAY, close, connect,
+    AF_UNIX, EADDRNOTAVAIL, EINPROGRESS, ENOBUFS, ENOMEM, EPOLLOUT, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, TCP_NODELAY, close, connect,
     errno, setsockopt, sockaddr, socket,
 )
 from turnout.ext.openssl cimport SSL_CTX, openssl
@@ -82,11 +82,13 @@ cdef void count_open(core_t *core, endpoint_t *e) noexcept nogil:
     core.sb.slab[core.sb.me].upstreams = core.n_upstreams
 
 
-cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint careful) noexcept nogil:
+cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint datagrams, bint careful) noexcept nogil:
     cdef conn_t *u
     while e.idle != NULL:
         u = e.idle
-        if u.flags & (CF_READABLE | CF_PEER_SHUT | CF_DEAD) or (careful and not conn_quiet(u)):
+        # What comes to the service may have changed from connections to datagrams.
+        if (u.flags & (CF_READABLE | CF_PEER_SHUT | CF_DEAD) or (u.flags & CF_DATAGRAM != 0) != datagrams
+                or (careful and not conn_quiet(u))):
             endpoint_close(core, u)
             continue
         pool_unlink(e, u)
@@ -96,14 +98,14 @@ cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint careful) noexcept 
     return NULL
 
 
-cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, const member_t *member, bint *refused) noexcept nogil:
+cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, const member_t *member, bint datagrams, bint *refused) noexcept nogil:
     cdef const sockaddr *address = <const sockaddr *>e.address
     cdef int one = 1
-    cdef int fd = socket(address.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    cdef int fd = socket(address.sa_family, (SOCK_DGRAM if datagrams else SOCK_STREAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     cdef conn_t *u
     if fd < 0:
         return NULL
-    if address.sa_family != AF_UNIX:
+    if address.sa_family != AF_UNIX and not datagrams:
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
     if connect(fd, address, e.address_len) < 0 and errno != EINPROGRESS:
         refused[0] = errno != EADDRNOTAVAIL and errno != ENOBUFS and errno != ENOMEM
@@ -117,6 +119,8 @@ cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, const member_t *membe
             or not conn_watch(core, u, <uint32_t>EPOLLOUT)):
         conn_close(core, u)
         return NULL
+    if datagrams:
+        u.flags |= CF_DATAGRAM
     u.endpoint = e
     u.owner = e.generation
     u.state = CS_CONNECTING

@@ -13,9 +13,10 @@ from libc.string cimport memset
 from turnout.ext.buffers cimport BUF_LARGE, BUF_SMALL, pool_close, pool_init
 from turnout.ext.conn cimport conn_close, conn_deadline, conn_edges, conn_new, conn_next_ready, conn_of_event
 from turnout.ext.core cimport (
-    CF_BLOCKED, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_WATCHED, CONN_CLIENT, CONN_LISTENER, CONN_TICK, CONN_UPSTREAM, CONN_WAKE,
-    CS_EXCHANGE, CS_IDLE, SCRATCH_BYTES, SLAB_CONNS, conn_t, core_t, endpoint_t, exch_t, log_t, service_state_t,
+    CF_BLOCKED, CF_DATAGRAM, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_WATCHED, CONN_CLIENT, CONN_LISTENER, CONN_TICK, CONN_UPSTREAM, CONN_WAKE,
+    CS_EXCHANGE, CS_LINGER, CS_IDLE, SCRATCH_BYTES, SLAB_CONNS, conn_t, core_t, endpoint_t, exch_t, log_t, service_state_t,
 )
+from turnout.ext.datagram cimport datagram_deaf, datagram_event, datagram_flush, datagram_listen, datagrams_free
 from turnout.ext.endpoint cimport endpoint_close, endpoint_free, endpoints_adopt
 from turnout.ext.exchange cimport client_cut, client_event, client_timeout
 from turnout.ext.kernel cimport (
@@ -28,7 +29,7 @@ from turnout.ext.listener cimport listener_event, listener_full, listener_pause,
 from turnout.ext.logline cimport log_flush
 from turnout.ext.scoreboard cimport sb_map, sb_store64, sb_unmap
 from turnout.ext.select cimport select_adopt, selector_free, selector_new
-from turnout.ext.snapshot cimport Snapshot, snapshot_t
+from turnout.ext.snapshot cimport LISTEN_UDP, listener_t, Snapshot, snapshot_listener, snapshot_t
 from turnout.ext.timers cimport TICK_MS, timer_node_t, wheel_advance, wheel_init
 from turnout.ext.tunnel cimport tunnels_adopt, tunnels_retire
 from turnout.ext.upstream cimport queue_wake, upstream_event, upstream_timeout
@@ -69,6 +70,8 @@ cdef void dispatch(core_t *core, epoll_event *event) noexcept nogil:
             client_event(core, c)
         else:
             upstream_event(core, c)
+    elif c.kind == CONN_LISTENER and c.flags & CF_DATAGRAM:
+        datagram_event(core, c)
     elif c.kind == CONN_LISTENER:
         listener_event(core, c)
     elif c.kind == CONN_TICK:
@@ -239,6 +242,7 @@ cdef class Engine:
                 dispatch(core, &events[i])
             run_ready(core)
             self._time()
+            datagram_flush(core)
             if core.attention or n <= 0 or core.now_ms - start_ms >= STAY_MS:
                 break
             wait = 0 if core.ready != NULL else LINGER_MS
@@ -277,6 +281,7 @@ cdef class Engine:
 
     def listen(self, uint32_t slot, int fd):
         cdef conn_t *c
+        cdef const listener_t *conf
         cdef int one = 1
         if self.core.snapshot == NULL:
             raise RuntimeError("listen before the first snapshot")
@@ -291,6 +296,10 @@ cdef class Engine:
         self.core.retired[slot] = 0
         c = self._at(self.listeners[fd])
         c.listener = <uint16_t>slot
+        conf = snapshot_listener(self.core.snapshot, slot)
+        if conf != NULL and conf.protocol == LISTEN_UDP and datagram_listen(&self.core, c) < 0:
+            self._unlisten(self._at(self.listeners.pop(fd)))
+            raise MemoryError
 
     def unlisten(self, uint32_t slot, int fd=-1):
         for own in [fd] if fd >= 0 else [f for f in self.listeners if self._at(self.listeners[f]).listener == slot]:
@@ -302,6 +311,9 @@ cdef class Engine:
         return 0
 
     cdef int _unlisten(self, conn_t *c) except -1:
+        if c.flags & CF_DATAGRAM:
+            datagram_deaf(&self.core, c)
+            return 0
         if c.flags & CF_WATCHED:
             epoll_ctl(self.core.epfd, EPOLL_CTL_DEL, c.fd, NULL)
         conn_close(&self.core, c)
@@ -423,6 +435,7 @@ cdef class Engine:
         free(core.retired)
         free(core.scratch)
         free(core.log.data)
+        datagrams_free(core)
         if core.selector != NULL:
             selector_free(core.selector)
         pool_close(&core.buffers)
@@ -461,7 +474,7 @@ cdef void resume_listeners(core_t *core) noexcept nogil:
     for i in range(core.n_slab):
         for k in range(SLAB_CONNS):
             c = &core.slab[i][k]
-            if c.kind == CONN_LISTENER and not c.flags & CF_WATCHED:
+            if c.kind == CONN_LISTENER and not c.flags & CF_WATCHED and c.state != CS_LINGER:
                 if listener_full(core, c):
                     core.starved = 1
                 else:

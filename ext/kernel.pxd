@@ -5,7 +5,7 @@ from posix.types cimport off_t
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    int EAGAIN, EINTR, EINPROGRESS, EMFILE, ENFILE, EADDRNOTAVAIL, ENOBUFS, ENOMEM, ECONNABORTED
+    int EAGAIN, EINTR, EINPROGRESS, EMFILE, ENFILE, EADDRNOTAVAIL, EMSGSIZE, ENOBUFS, ENOMEM, ECONNABORTED
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
@@ -39,7 +39,7 @@ cdef extern from "<sys/socket.h>" nogil:
     struct linger_t "linger":
         int l_onoff
         int l_linger
-    int AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC
+    int AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_CLOEXEC
     int MSG_MORE, MSG_NOSIGNAL, MSG_PEEK, MSG_DONTWAIT, SHUT_WR, SOL_SOCKET, SO_ERROR, SO_LINGER
     int socket(int, int, int)
     int connect(int, const sockaddr *, socklen_t)

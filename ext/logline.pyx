@@ -2,7 +2,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, strlen
-from turnout.ext.core cimport XF_FROM_POOL, XF_RAW, core_t, exch_t, log_t
+from turnout.ext.core cimport CF_DATAGRAM, XF_FROM_POOL, XF_RAW, core_t, exch_t, log_t
 from turnout.ext.kernel cimport errno, EINTR, write
 from turnout.ext.scoreboard cimport CAUSE_NONE, CAUSE_N
 from turnout.ext.select cimport PICK_STICKY
@@ -153,7 +153,7 @@ cdef void put_request(out_t *o, const exch_t *x) noexcept nogil:
     put_string(o, b"client", address, address_text(x.source, address))
     put_string(o, b"listener", x.listener.name.p, x.listener.name.n)
     if x.flags & XF_RAW:
-        put_string(o, b"protocol", b"TCP", 3)
+        put_string(o, b"protocol", b"UDP" if x.client.flags & CF_DATAGRAM else b"TCP", 3)
         if x.req.authority_len:
             put_string(o, b"server_name", x.head + x.req.authority, x.req.authority_len)
         return

@@ -67,7 +67,10 @@ cdef void relay_begin(core_t *core, conn_t *c, const listener_t *listener, uint3
         client_close(core, c)
         return
     exchange_open(core, c, x, listener)
-    x.flags |= XF_RAW | XF_FRESH | XF_CLOSE
+    x.flags |= XF_RAW | XF_CLOSE
+    # Datagrams without sessions find sockets in the pool; whoever may get an answer has one of its own.
+    if listener.sessions:
+        x.flags |= XF_FRESH
     memset(&x.req, 0, <size_t>(<char *>&x.req.fields - <char *>&x.req))
     if c.inb != NULL:
         x.body_off = c.inb.off
@@ -81,6 +84,10 @@ cdef void relay_begin(core_t *core, conn_t *c, const listener_t *listener, uint3
         respond_local(core, x, 0, CAUSE_PROXY, b"no route for this server name")
     else:
         exchange_select(core, x)
+
+
+cdef void relay_datagrams(core_t *core, conn_t *c, const listener_t *listener) noexcept nogil:
+    relay_begin(core, c, listener, 0)
 
 
 cdef void keep_name(exch_t *x, uint32_t name) noexcept nogil:

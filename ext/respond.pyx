@@ -7,9 +7,10 @@ from turnout.ext.account cimport account_exchange
 from turnout.ext.buffers cimport buf_give, buf_left, buf_t
 from turnout.ext.conn cimport client_leaves, conn_close, conn_deadline, conn_end, conn_ready, conn_reset_on_close, conn_send
 from turnout.ext.core cimport (
-    CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_IDLE, CS_LINGER, SCRATCH_BYTES, SF_ENDED, XF_CLIENT_10, XF_CLOSE, XF_HEAD_ONLY, XF_RAW, XF_SLIM,
+    CF_DATAGRAM, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_IDLE, CS_LINGER, SCRATCH_BYTES, SF_ENDED, XF_CLIENT_10, XF_CLOSE, XF_HEAD_ONLY, XF_RAW, XF_SLIM,
     XF_STICKY_ISSUE, XS_DONE, XS_LOCAL, conn_t, core_t, exch_t,
 )
+from turnout.ext.datagram cimport datagram_forget
 from turnout.ext.edits cimport put_edits, put_fields, put_upgrade
 from turnout.ext.framing cimport BODY_CHUNKED
 from turnout.ext.headers cimport H_ACCEPT, field_t, head_t, token_listed
@@ -401,6 +402,8 @@ cdef void client_close(core_t *core, conn_t *c) noexcept nogil:
     core.n_clients -= 1
     core.sb.slab[core.sb.me].clients = core.n_clients
     core.sb.listen_open[core.sb.me][c.listener] -= 1
+    if c.flags & CF_DATAGRAM:
+        datagram_forget(core, c)
     conn_close(core, c)
 
 

@@ -100,6 +100,9 @@ class WorkerInfo(TypedDict):
     proxy_us_sum: int
     proxy_n: int
     proxy_us: list[int]
+    datagrams_in: int
+    datagrams_out: int
+    datagrams_dropped: int
     log_dropped: int
 
 class TlsTotals(TypedDict):

@@ -565,6 +565,8 @@ cdef class Scoreboard:
             "proxy_us_sum": sb_load64(&s.proxy_us_sum),
             "proxy_n": sb_load64(&s.proxy_n),
             "proxy_us": _histogram(&s.proxy_us[0]),
+            "datagrams_in": sb_load64(&s.datagrams_in), "datagrams_out": sb_load64(&s.datagrams_out),
+            "datagrams_dropped": sb_load64(&s.datagrams_dropped),
             "log_dropped": sb_load64(&s.log_dropped),
         }
 

@@ -41,6 +41,7 @@ cdef enum:
 cdef enum listener_protocol:
     LISTEN_HTTP = 0
     LISTEN_TCP
+    LISTEN_UDP
 
 cdef enum forwarded_mode:
     FWD_X = 1                 # X-Forwarded-For, -Proto, -Host
@@ -88,6 +89,8 @@ cdef struct listener_t:
     uint8_t forwarded         # forwarded_mode bits
     uint8_t protocol          # listener_protocol
     uint8_t proxied           # trusted peers start with a PROXY header
+    uint8_t sessions          # UDP: datagrams of one client stay together; 0: each is on its own
+    uint32_t responses        # UDP: a session ends after so many answers; 0: no bound
     uint8_t names             # TCP: some of its routes name hosts, so the server name has to be read
     uint16_t port             # of the listening socket, for redirects
     listener_tls_t *tls       # NULL: plain
@@ -205,6 +208,7 @@ cdef struct service_t:
     uint32_t response_ms      # until the response head is there
     uint32_t idle_ms          # between bytes of the response
     uint32_t tunnel_ms        # between bytes of a tunnel, either way
+    uint32_t session_ms       # between datagrams of a UDP session, either way
     uint32_t tunnel_drain_ms  # a tunnel that has to go is closed at a moment within this
     uint32_t pool_idle_ms     # keep-alive of an idle upstream connection
     uint32_t pool_max         # idle connections per endpoint and worker

@@ -45,7 +45,7 @@ class ServiceTlsRow(ProtocolRow):
 class ListenerRow(TypedDict):
     slot: int
     name: str
-    protocol: Literal["http", "tcp"]
+    protocol: Literal["http", "tcp", "udp"]
     port: int
     header_ms: int
     body_idle_ms: int
@@ -59,6 +59,8 @@ class ListenerRow(TypedDict):
     body_max: int
     connections: int
     proxied: bool
+    sessions: bool  # UDP
+    responses: int  # UDP
     forwarded: list[Literal["x", "rfc7239"]]
     trusted: list[str]  # networks
     tls: ListenerTlsRow | None
@@ -132,6 +134,7 @@ class ServiceRow(TypedDict):
     response_ms: int
     idle_ms: int
     tunnel_ms: int
+    session_ms: int
     tunnel_drain_ms: int
     pool_idle_ms: int
     pool_max: int

@@ -36,7 +36,7 @@ cdef tuple STRATEGIES = (
     "round_robin", "least_connections", "weighted_round_robin", "ip_hash", "random", "least_response_time",
     "consistent_hash",
 )
-cdef tuple PROTOCOLS = ("http", "tcp")
+cdef tuple PROTOCOLS = ("http", "tcp", "udp")
 cdef tuple KEY_SOURCES = ("source_ip", "header", "cookie", "query", "path")
 cdef tuple HOST_MODES = ("preserve", "endpoint", "literal")
 cdef tuple STICKY_KINDS = ("none", "cookie", "source")
@@ -198,6 +198,8 @@ cdef int read_listener(Table t, arena_t *arena, listener_t *l, set used, list co
     l.connections = t.number("connections", U32)
     l.forwarded = <uint8_t>t.bits("forwarded", FORWARDED)
     l.proxied = t.flag("proxied")
+    l.sessions = t.flag("sessions")
+    l.responses = t.number("responses", U32)
     read_trusted(t, arena, l)
     read_listener_tls(t, arena, l, contexts)
     return t.done()
@@ -333,6 +335,7 @@ cdef int read_service(Table t, arena_t *arena, snapshot_t *s, service_t *v, list
     v.response_ms = t.number("response_ms", U32)
     v.idle_ms = t.number("idle_ms", U32)
     v.tunnel_ms = t.number("tunnel_ms", U32)
+    v.session_ms = t.number("session_ms", U32)
     v.tunnel_drain_ms = t.number("tunnel_drain_ms", U32)
     v.pool_idle_ms = t.number("pool_idle_ms", U32)
     v.pool_max = t.number("pool_max", U32)

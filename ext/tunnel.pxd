@@ -1,6 +1,7 @@
 """Tunnels: bytes pass both ways as they come, until both ends are done.
 
-Out of an upgrade that the endpoint accepted with 101, and out of a connection to a TCP listener. A tunnel is an
+Out of an upgrade that the endpoint accepted with 101, out of a connection to a TCP listener, and, with datagrams in place of
+bytes (datagram.pxd moves them), out of a UDP session. A tunnel is an
 exchange in XS_TUNNEL: in flight at its endpoint, limited, drained, counted and logged like any other. Its two streams are
 of kind BODY_CLOSE; an end on one side is passed on to the other and the rest of the tunnel stays (half-close). One
 timer, the client's: idle time, or the moment by which the tunnel has to be gone.
@@ -22,6 +23,12 @@ cdef void tunnel_run(core_t *core, exch_t *x) noexcept nogil
 """Move what can be moved either way."""
 
 cdef void tunnel_timeout(core_t *core, exch_t *x) noexcept nogil
+
+cdef void tunnel_deadline(core_t *core, exch_t *x) noexcept nogil
+"""Something has passed: the idle time begins anew."""
+
+cdef void tunnel_end(core_t *core, exch_t *x, int outcome, int cause, const char *reason, bint reset) noexcept nogil
+"""`reset`: one side broke, the other is told by the same. `reason` is static storage."""
 
 cdef void tunnels_retire(core_t *core, int64_t listener) noexcept nogil
 """The worker drains (-1), or a listener goes: each of its tunnels may come to its own end for half of its service's

@@ -5,7 +5,7 @@ from turnout.ext.account cimport account_settled
 from turnout.ext.buffers cimport buf_data, buf_give, buf_left, buf_t
 from turnout.ext.conn cimport client_leaves, conn_broken, conn_deadline, conn_end, conn_ready, conn_reset_on_close
 from turnout.ext.core cimport (
-    CF_PROXY, CF_READABLE, CS_BUSY, CS_EXCHANGE, SCRATCH_BYTES, SF_ENDED, SF_FLUSHED, XF_ANSWERED, XF_CLOSE, XF_SENT,
+    CF_DATAGRAM, CF_PROXY, CF_READABLE, CS_BUSY, CS_EXCHANGE, SCRATCH_BYTES, SF_ENDED, SF_FLUSHED, XF_ANSWERED, XF_CLOSE, XF_SENT,
     XS_TUNNEL, conn_t, core_t, exch_t, stream_t,
 )
 from turnout.ext.framing cimport BODY_CLOSE
@@ -114,7 +114,7 @@ cdef void begin(core_t *core, exch_t *x, bint whole) noexcept nogil:
 # ---- while it stands --------------------------------------------------------------------------------------------
 
 cdef void tunnel_deadline(core_t *core, exch_t *x) noexcept nogil:
-    cdef uint64_t ms = x.service.tunnel_ms
+    cdef uint64_t ms = x.service.session_ms if x.client.flags & CF_DATAGRAM else x.service.tunnel_ms
     if x.until_ms:
         if x.until_ms <= core.now_ms:
             ms = 1
@@ -199,7 +199,6 @@ cdef void tunnel_timeout(core_t *core, exch_t *x) noexcept nogil:
 
 
 cdef void tunnel_end(core_t *core, exch_t *x, int outcome, int cause, const char *reason, bint reset) noexcept nogil:
-    """`reset`: one side broke, the other is told by the same."""
     x.cause = <unsigned char>cause
     x.reason = reason
     if reset:

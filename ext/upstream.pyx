@@ -8,12 +8,13 @@ from turnout.ext.buffers cimport (
 )
 from turnout.ext.conn cimport IO_BLOCKED, IO_ERROR, client_leaves, conn_deadline, conn_quiet, conn_ready, conn_recv, conn_send
 from turnout.ext.core cimport (
-    CF_BLOCKED, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_REUSED, CS_BUSY, CS_CONNECTING, CS_POOLED, SCRATCH_BYTES,
+    CF_BLOCKED, CF_DATAGRAM, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_REUSED, CS_BUSY, CS_CONNECTING, CS_POOLED, SCRATCH_BYTES,
     SF_ENDED, SF_FLUSHED, SF_READ, TRIED_MAX, XF_ANSWERED, XF_CLIENT_10, XF_CLOSE, XF_EXPECT, XF_FRESH, XF_FROM_POOL, XF_HEAD_ONLY,
     XF_PICKED, XF_RAW, XF_REPLAYABLE, XF_SAMPLED, XF_SENT, XF_STICKY_ISSUE, XF_UP_DEAF, XF_UP_KEEP, XF_UPGRADE,
     XS_CONNECTING, XS_QUEUED,
     XS_RESPONDING, XS_START, XS_TUNNEL, XS_WAITING, conn_t, core_t, endpoint_t, exch_t, service_state_t,
 )
+from turnout.ext.datagram cimport datagram_answer, datagram_bound
 from turnout.ext.endpoint cimport endpoint_close, endpoint_connect, endpoint_get, endpoint_keep, endpoint_reuse
 from turnout.ext.framing cimport (
     BODY_CHUNKED, BODY_CLOSE, BODY_LENGTH, BODY_NONE, CHUNK_ROOM_BEFORE, CHUNK_SIZE, size_line,
@@ -79,7 +80,7 @@ cdef void upstream_begin(core_t *core, exch_t *x) noexcept nogil:
         queue_wake(core, slot)
     if verdict == PICK_OK:
         attempt(core, x)
-    elif verdict == PICK_BUSY and queue_enter(core, x):
+    elif verdict == PICK_BUSY and not x.client.flags & CF_DATAGRAM and queue_enter(core, x):
         return
     elif verdict == PICK_BUSY:
         svcstat(core, x).queue_full += 1
@@ -208,13 +209,13 @@ cdef void attempt(core_t *core, exch_t *x) noexcept nogil:
         return
     x.tries += 1
     if not x.flags & XF_FRESH and not x.service.proxy_version:
-        u = endpoint_reuse(core, e, must_not_repeat(x))
+        u = endpoint_reuse(core, e, x.client.flags & CF_DATAGRAM != 0, must_not_repeat(x))
     if u != NULL:
         x.flags |= XF_FROM_POOL
         x.connected_us = core.now_us
         x.state = XS_WAITING
     else:
-        u = endpoint_connect(core, e, x.pick.member, &refused)
+        u = endpoint_connect(core, e, x.pick.member, x.client.flags & CF_DATAGRAM != 0, &refused)
         if u == NULL and not refused:
             upstream_drop(core, x, OUT_CANCEL)
             respond_local(core, x, 503, CAUSE_PROXY, b"the proxy is out of descriptors, ports or memory")
@@ -236,6 +237,9 @@ cdef void send_request(core_t *core, exch_t *x) noexcept nogil:
     cdef char header[PROXY_OUT_MAX]
     cdef int put
     cdef uint32_t n
+    if x.client.flags & CF_DATAGRAM:
+        datagram_bound(core, x)
+        return
     if x.flags & XF_RAW:
         u.flags |= CF_BLOCKED     # nothing to send yet: the edge tells when it is connected
         return
@@ -309,6 +313,8 @@ cdef void upstream_event(core_t *core, conn_t *u) noexcept nogil:
     cdef exch_t *x = u.x
     if x == NULL:
         pooled_event(core, u)
+    elif x.client.flags & CF_DATAGRAM:
+        datagram_answer(core, x)
     elif x.state == XS_TUNNEL:
         tunnel_run(core, x)
     elif x.flags & XF_RAW:

@@ -24,7 +24,6 @@ NOT_YET = {
         "health",
     ): "active health checks are not available yet; the breaker and retries act on what requests meet",
     ("listeners", "protocol", "tcp"): "TCP listeners are not available yet",
-    ("listeners", "protocol", "udp"): "UDP listeners are not available yet",
 }
 """Keys (and values) whose part does not exist yet: said plainly instead of as a typing error."""
 KINDS = {
@@ -324,7 +323,8 @@ def _problems_of_sense(config: Config) -> Iterator[tuple[Location, str]]:
 def _same_binds(config: Config) -> Iterator[tuple[Location, str]]:
     binds = {config.control.listen: "[control]"}
     for name, listener in config.listeners.items():
-        other = binds.setdefault(listener.bind, f"[listeners.{name}]")
+        bind = f"udp:{listener.bind}" if listener.protocol == "udp" else listener.bind
+        other = binds.setdefault(bind, f"[listeners.{name}]")
         if other != f"[listeners.{name}]":
             yield ("listeners", name, "bind"), f'"{listener.bind}" is bound by {other} already'
 

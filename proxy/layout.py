@@ -7,6 +7,7 @@ import os
 from turnout.ext.scoreboard import Scoreboard
 from turnout.proxy.config import Problem
 from turnout.proxy.model import Config
+from turnout.proxy.sockets import UDP
 
 WORKERS_MAX = 64
 FIXED = (
@@ -39,7 +40,10 @@ def make_scoreboard(config: Config) -> Scoreboard:
 
 def binds_of(config: Config) -> dict[str, tuple[str, int]]:
     """Listener -> address as written, length of the accept queue."""
-    return {name: (listener.bind, listener.backlog) for name, listener in config.listeners.items()}
+    return {
+        name: (f"{UDP}{listener.bind}" if listener.protocol == "udp" else listener.bind, listener.backlog)
+        for name, listener in config.listeners.items()
+    }
 
 
 def fixed_problems(now: Config, then: Config, room: int, file: str) -> list[Problem]:

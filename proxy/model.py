@@ -303,6 +303,10 @@ class ServiceTls(TlsProtocol):
         return self
 
 
+UDP_SESSIONS = 65536
+"""At a time at a UDP listener that does not say otherwise."""
+
+
 class ListenerTimeouts(Table):
     header: Timeout = "10s"  # type: ignore[assignment]
     body: Timeout = "60s"  # type: ignore[assignment]
@@ -320,17 +324,30 @@ class ListenerLimits(Table):
     requests: Count = 0
 
 
+class Datagrams(Table):
+    """How a UDP listener takes what comes: by client, or each datagram on its own."""
+
+    sessions: Bool = True
+    responses: Count = 0
+
+
 class Listener(Table):
     bind: str
     tls: ListenerTls | None = None
     redirect_https: Bool | Int = False
-    protocol: Literal["http", "tcp"] = "http"
+    protocol: Literal["http", "tcp", "udp"] = "http"
     backlog: Int = Field(default=4096, ge=1, le=65535)
     timeouts: ListenerTimeouts = ListenerTimeouts()
     limits: ListenerLimits = ListenerLimits()
     trusted: tuple[str, ...] = ()
     proxy_protocol: bool = False
+    udp: Datagrams = Datagrams()
     forwarded: tuple[Literal["x-forwarded", "forwarded"], ...] = ("x-forwarded",)
+
+    @property
+    def connections(self) -> int:
+        """At a time; of UDP, sessions, and always a bound: each holds a descriptor."""
+        return self.limits.connections or (UDP_SESSIONS if self.protocol == "udp" else 0)
 
     @field_validator("bind")
     @classmethod
@@ -496,6 +513,7 @@ class ServiceTimeouts(Table):
     idle: Timeout = "60s"  # type: ignore[assignment]
     tunnel: Timeout = "1h"  # type: ignore[assignment]
     tunnel_drain: Timeout = "30s"  # type: ignore[assignment]
+    session: Timeout = "60s"  # type: ignore[assignment]
     keepalive: Timeout = "60s"  # type: ignore[assignment]
 
 

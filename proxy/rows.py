@@ -61,7 +61,9 @@ def listener_row(listener: Listener, tls: dict[str, Any] | None) -> dict[str, An
         "head_max": limits.head,
         "fields_max": limits.fields,
         "body_max": limits.body,
-        "connections": limits.connections,
+        "connections": listener.connections,
+        "sessions": listener.protocol != "udp" or listener.udp.sessions,
+        "responses": listener.udp.responses,
         "forwarded": [FORWARDED[mode] for mode in dict.fromkeys(listener.forwarded)],
         "trusted": [str(ipaddress.ip_network(network, strict=False)) for network in listener.trusted],
     }
@@ -137,6 +139,7 @@ def service_row(service: Service, key: str, grace: int, tls: dict[str, Any] | No
         "idle_ms": timeouts.idle,
         "proxy_version": {None: 0, "v1": 1, "v2": 2}[service.proxy_protocol],
         "tunnel_ms": timeouts.tunnel,
+        "session_ms": timeouts.session,
         "tunnel_drain_ms": min(timeouts.tunnel_drain, grace - grace // 10),
         "pool_idle_ms": timeouts.keepalive,
         "pool_max": limits.pool,

@@ -2,7 +2,7 @@
 
 A TCP address has one SO_REUSEPORT socket for each worker, a unix socket one for all. The supervisor keeps all
 of them open, so that an accept queue outlives the worker that served it. An address is known by its key: the
-numeric "host:port" that it is bound to, or "unix:/path".
+numeric "host:port" that it is bound to, "udp:host:port", or "unix:/path".
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from pathlib import Path
 from turnout.proxy.resolve import resolve
 
 SO_ATTACH_FILTER = 26
+UDP = "udp:"
+UDP_BUFFER = 4 << 20
+"""Bytes asked for; the kernel gives what net.core.rmem_max allows."""
 # Classic BPF; a filter of a TCP socket sees packets from the TCP header on.
 _SYN_FILTER = [
     (0x30, 0, 0, 13),  # load the flags
@@ -71,6 +74,8 @@ def key_of_bind(bind: str) -> str:
     """The key of an address as written in the file. A host that is left out is every address, IPv6 and IPv4.
     Raises BindError for a name without an address.
     """
+    if bind.startswith(UDP):
+        return UDP + key_of_bind(bind.removeprefix(UDP))
     if bind.startswith(":"):
         return f"[::]{bind}" if socket.has_dualstack_ipv6() else f"0.0.0.0{bind}"
     found = resolve([bind])[bind]
@@ -84,13 +89,14 @@ def key_of_bind(bind: str) -> str:
 
 def key_of_socket(sock: socket.socket) -> str:
     name = sock.getsockname()
-    if sock.family == socket.AF_INET6:
-        return f"[{name[0]}]:{name[1]}"
-    return f"unix:{name}" if sock.family == socket.AF_UNIX else f"{name[0]}:{name[1]}"
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host = f"[{name[0]}]" if sock.family == socket.AF_INET6 else name[0]
+    return f"{UDP if sock.type == socket.SOCK_DGRAM else ''}{host}:{name[1]}"
 
 
 def _address(key: str) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    host, _, port = key.rpartition(":")
+    host, _, port = key.removeprefix(UDP).rpartition(":")
     family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
     return family, (host.strip("[]"), int(port))
 
@@ -108,9 +114,12 @@ def check_free(key: str) -> None:
     if key.startswith("unix:"):
         return
     family, address = _address(key)
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, _type(key)) as probe:
         try:
+            if key.startswith(UDP):
+                probe.bind(address)
+                return
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
         except OSError as error:
             raise BindError(_why(error, key)) from None
@@ -119,20 +128,27 @@ def check_free(key: str) -> None:
 def bind(key: str, *, reuse_port: bool = True) -> Listening:
     """A socket that does not listen yet, so that it takes no connection away. Raises BindError."""
     try:
-        sock = _bind_unix(key[5:]) if key.startswith("unix:") else _bind_tcp(key, reuse_port)
+        sock = _bind_unix(key[5:]) if key.startswith("unix:") else _bind_port(key, reuse_port)
     except OSError as error:
         raise BindError(_why(error, key)) from None
     sock.setblocking(False)
     return Listening(key, sock)
 
 
-def _bind_tcp(key: str, reuse_port: bool) -> socket.socket:
+def _type(key: str) -> socket.SocketKind:
+    return socket.SOCK_DGRAM if key.startswith(UDP) else socket.SOCK_STREAM
+
+
+def _bind_port(key: str, reuse_port: bool) -> socket.socket:
     family, address = _address(key)
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(family, _type(key))
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(reuse_port))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if key.startswith(UDP):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UDP_BUFFER)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind(address)
     except OSError:
         sock.close()
@@ -153,6 +169,8 @@ def _bind_unix(path: str) -> socket.socket:
 
 def listen(item: Listening, backlog: int) -> None:
     """Raises BindError."""
+    if item.key.startswith(UDP):
+        return
     try:
         item.sock.listen(backlog)
     except OSError as error:
@@ -201,8 +219,9 @@ def owner_of(key: str) -> str | None:
 
     port = port_of_key(key)
     with contextlib.suppress(psutil.Error, OSError):
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        kind, status = ("udp", psutil.CONN_NONE) if key.startswith(UDP) else ("tcp", psutil.CONN_LISTEN)
+        for connection in psutil.net_connections(kind):
+            if connection.status == status and connection.laddr.port == port and connection.pid:
                 return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
     return None
 
@@ -296,7 +315,10 @@ class ListeningSet:
     def _ours(self, key: str) -> bool:
         """Whether a socket of ours has the same port at another address: that is not somebody else's."""
         port = port_of_key(key)
-        return any(port_of_key(other) == port for other in (*self.by_key, *self.offers))
+        return any(
+            _type(other) == _type(key) and port_of_key(other) == port
+            for other in (*self.by_key, *self.offers)
+        )
 
     def all(self) -> list[Listening]:
         return [item for items in self.by_key.values() for item in items]
@@ -330,7 +352,7 @@ def refuse_new(item: Listening) -> None:
     """Let nobody new in: SYN packets are dropped, handshakes under way are completed, so that the accept
     queue comes to an end and nobody who got in is lost. A unix socket loses its name.
     """
-    if item.shared:
+    if item.shared or item.key.startswith(UDP):
         return
     if item.key.startswith("unix:"):
         with contextlib.suppress(OSError):

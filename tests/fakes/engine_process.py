@@ -42,6 +42,14 @@ def eventually(look: Callable[[], Any], *, seconds: float = PATIENCE) -> Any:
     return value
 
 
+def bound_datagrams(host: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    sock.bind((host, port))
+    return sock
+
+
 class Worker:
     def __init__(
         self,
@@ -156,8 +164,10 @@ class Proxy:
         nofile: int | None = None,
         listener: Mapping[str, Any] | None = None,
         client: Mapping[str, Any] | None = None,
+        udp: str | None = None,
     ) -> None:
         """`listener` and `client`: what all listener rows and clients have unless a call says otherwise."""
+        self.udp = udp  # the address that UDP listeners are bound to, of TCP ones otherwise
         self.listener_row = dict(listener or {})
         self.client_options = dict(client or {})
         self.ticket_keys: list[str] = []
@@ -187,13 +197,16 @@ class Proxy:
         for n, worker in enumerate(self.workers):
             self.board.attach(n, worker.process.pid)
         self.listening = False
-        self.serve("127.0.0.1:9")
+        self.serve("127.0.0.1:9", listener={"protocol": "udp" if udp else "http"})
 
     def bind(self, workers: int, backlog: int) -> list[socket.socket]:
         """A listener: one socket for each worker, all on the same port."""
         group: list[socket.socket] = []
         for _ in range(workers):
             port = group[0].getsockname()[1] if group else 0
+            if self.udp:
+                group.append(bound_datagrams(self.udp, port))
+                continue
             family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
             sock = socket.create_server((self.host, port), family=family, backlog=backlog, reuse_port=True)
             group.append(sock)

@@ -94,7 +94,6 @@ def route(more: str) -> str:
             listener('tls = { cert = "a" }'),
             "3: [listeners.web] tls: cert and key go together",
         ),
-        (listener('protocol = "udp"'), "3: [listeners.web] protocol: UDP listeners are not available yet"),
         (
             service('health = { path = "/" }'),
             "5: [services.app] health: active health checks are not available yet",

@@ -1,0 +1,178 @@
+"""Batches of datagrams: the kernel's vectors of messages, and the address at which a datagram came in.
+
+A socket that is bound to every address is told (IP_PKTINFO) to which one a datagram was sent, and answers from there.
+"""
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <sys/socket.h>
+    #include <netinet/in.h>
+    #include <errno.h>
+    #include <string.h>
+
+    #define TURNOUT_CONTROL 64   /* room for one in6_pktinfo */
+
+    typedef struct {
+        struct mmsghdr *head;             /* [n] */
+        struct iovec *data;
+        struct sockaddr_in6 *peer;        /* also holds a sockaddr_in */
+        char (*control)[TURNOUT_CONTROL];
+        char *bytes;                      /* n times `size` */
+        unsigned n, size;
+    } turnout_batch;
+
+    /* Entry i ready to receive; with_peer 0: from a connected socket. */
+    static inline void turnout_batch_receive(turnout_batch *b, unsigned i, int with_peer, int with_control)
+    {
+        struct msghdr *h = &b->head[i].msg_hdr;
+        b->data[i].iov_base = b->bytes + (size_t)i * b->size;
+        b->data[i].iov_len = b->size;
+        h->msg_iov = &b->data[i];
+        h->msg_iovlen = 1;
+        h->msg_name = with_peer ? &b->peer[i] : NULL;
+        h->msg_namelen = with_peer ? sizeof(b->peer[i]) : 0;
+        h->msg_control = with_control ? b->control[i] : NULL;
+        h->msg_controllen = with_control ? TURNOUT_CONTROL : 0;
+        h->msg_flags = 0;
+    }
+
+    /* Entry i, received, ready to be sent on over a connected socket. */
+    static inline void turnout_batch_forward(turnout_batch *b, unsigned i)
+    {
+        struct msghdr *h = &b->head[i].msg_hdr;
+        b->data[i].iov_len = b->head[i].msg_len;
+        h->msg_name = NULL;
+        h->msg_namelen = 0;
+        h->msg_control = NULL;
+        h->msg_controllen = 0;
+        h->msg_flags = 0;
+    }
+
+    /* The local address of entry i in 16 bytes, IPv4 mapped; all zero when the kernel did not say. */
+    static inline void turnout_batch_local(turnout_batch *b, unsigned i, unsigned char *out)
+    {
+        struct msghdr *h = &b->head[i].msg_hdr;
+        struct cmsghdr *c;
+        memset(out, 0, 16);
+        if (h->msg_control == NULL || (h->msg_flags & MSG_CTRUNC))
+            return;
+        for (c = CMSG_FIRSTHDR(h); c != NULL; c = CMSG_NXTHDR(h, c)) {
+            if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+                struct in_pktinfo info;
+                memcpy(&info, CMSG_DATA(c), sizeof(info));
+                out[10] = out[11] = 0xff;
+                memcpy(out + 12, &info.ipi_spec_dst, 4);   /* of a broadcast, where it came in */
+            } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+                struct in6_pktinfo info6;
+                memcpy(&info6, CMSG_DATA(c), sizeof(info6));
+                memcpy(out, &info6.ipi6_addr, 16);
+            }
+        }
+    }
+
+    /* Entry i goes to a peer over an unconnected socket of this family, from `local` unless that is all zero. */
+    static inline void turnout_batch_address(turnout_batch *b, unsigned i, int family, const unsigned char *address,
+                                             unsigned short port, const unsigned char *local, int with_local)
+    {
+        struct msghdr *h = &b->head[i].msg_hdr;
+        b->data[i].iov_len = b->head[i].msg_len;
+        memset(&b->peer[i], 0, sizeof(b->peer[i]));
+        h->msg_name = &b->peer[i];
+        h->msg_flags = 0;
+        if (family == AF_INET) {
+            struct sockaddr_in *v4 = (struct sockaddr_in *)&b->peer[i];
+            v4->sin_family = AF_INET;
+            v4->sin_port = htons(port);
+            memcpy(&v4->sin_addr, address + 12, 4);
+            h->msg_namelen = sizeof(*v4);
+        } else {
+            b->peer[i].sin6_family = AF_INET6;
+            b->peer[i].sin6_port = htons(port);
+            memcpy(&b->peer[i].sin6_addr, address, 16);
+            h->msg_namelen = sizeof(b->peer[i]);
+        }
+        h->msg_control = NULL;
+        h->msg_controllen = 0;
+        if (with_local) {
+            struct cmsghdr *c;
+            memset(b->control[i], 0, TURNOUT_CONTROL);
+            h->msg_control = b->control[i];
+            h->msg_controllen = TURNOUT_CONTROL;
+            c = CMSG_FIRSTHDR(h);
+            if (family == AF_INET) {
+                struct in_pktinfo info;
+                memset(&info, 0, sizeof(info));
+                memcpy(&info.ipi_spec_dst, local + 12, 4);
+                c->cmsg_level = IPPROTO_IP;
+                c->cmsg_type = IP_PKTINFO;
+                c->cmsg_len = CMSG_LEN(sizeof(info));
+                memcpy(CMSG_DATA(c), &info, sizeof(info));
+                h->msg_controllen = CMSG_SPACE(sizeof(info));
+            } else {
+                struct in6_pktinfo info6;
+                memset(&info6, 0, sizeof(info6));
+                memcpy(&info6.ipi6_addr, local, 16);
+                c->cmsg_level = IPPROTO_IPV6;
+                c->cmsg_type = IPV6_PKTINFO;
+                c->cmsg_len = CMSG_LEN(sizeof(info6));
+                memcpy(CMSG_DATA(c), &info6, sizeof(info6));
+                h->msg_controllen = CMSG_SPACE(sizeof(info6));
+            }
+        }
+    }
+
+    /* Whether an error of a connected socket says that nobody is there; others are about one datagram, or this machine. */
+    static inline int turnout_gone(int error)
+    {
+        return error == ECONNREFUSED || error == EHOSTUNREACH || error == ENETUNREACH || error == EHOSTDOWN
+            || error == ENETDOWN || error == ENOPROTOOPT;
+    }
+
+    /* Have the kernel tell the local address; 1 when the socket is bound to every address and needs it. */
+    static inline int turnout_tell_local(int fd, int family)
+    {
+        struct sockaddr_in6 own;
+        socklen_t n = sizeof(own);
+        int one = 1;
+        memset(&own, 0, sizeof(own));
+        if (getsockname(fd, (struct sockaddr *)&own, &n) < 0)
+            return 0;
+        if (family == AF_INET) {
+            if (((struct sockaddr_in *)&own)->sin_addr.s_addr != INADDR_ANY)
+                return 0;
+            return setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &one, sizeof(one)) == 0;
+        }
+        if (memcmp(&own.sin6_addr, &in6addr_any, 16) != 0)
+            return 0;
+        return setsockopt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, &one, sizeof(one)) == 0;
+    }
+    """
+    struct sockaddr_in6:
+        pass
+    struct mmsghdr:
+        unsigned int msg_len
+    struct iovec:
+        pass
+    ctypedef struct batch_t "turnout_batch":
+        mmsghdr *head
+        iovec *data
+        sockaddr_in6 *peer
+        void *control
+        char *bytes
+        unsigned int n
+        unsigned int size
+    enum:
+        CONTROL_BYTES "TURNOUT_CONTROL"
+    int recvmmsg(int, mmsghdr *, unsigned int, int, void *) noexcept nogil
+    int sendmmsg(int, mmsghdr *, unsigned int, int) noexcept nogil
+    void batch_receive "turnout_batch_receive"(batch_t *, unsigned int, bint, bint) noexcept nogil
+    void batch_forward "turnout_batch_forward"(batch_t *, unsigned int) noexcept nogil
+    void batch_local "turnout_batch_local"(batch_t *, unsigned int, uint8_t *) noexcept nogil
+    void batch_address "turnout_batch_address"(batch_t *, unsigned int, int, const uint8_t *, uint16_t, const uint8_t *, bint) noexcept nogil
+    bint endpoint_gone "turnout_gone"(int) noexcept nogil
+    bint tell_local "turnout_tell_local"(int, int) noexcept nogil
