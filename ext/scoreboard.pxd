@@ -13,7 +13,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     SB_MAGIC = 0x5455524E     # "TURN"
-    SB_LAYOUT = 4             # raised with any change of layout; an upgrade across layouts starts a new scoreboard
+    SB_LAYOUT = 5             # raised with any change of layout; an upgrade across layouts starts a new scoreboard
     SB_WORKERS_MAX = 256
     HIST_SUB = 8              # linear steps per octave
     HIST_BUCKETS = 208        # microseconds: 0..7 exact, then 25 octaves of 8 steps, up to 2^28 us (268 s)
