@@ -27,6 +27,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[listeners.NAME]": model.Listener,
     "[listeners.NAME] timeouts": model.ListenerTimeouts,
     "[listeners.NAME] limits": model.ListenerLimits,
+    "[listeners.NAME] udp": model.Datagrams,
     "[services.NAME]": model.Service,
     "[services.NAME] endpoints": model.Endpoint,
     "[services.NAME] sticky": model.Sticky,
