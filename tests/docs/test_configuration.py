@@ -30,6 +30,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[listeners.NAME] tls.client": model.ClientCertificates,
     "[listeners.NAME] timeouts": model.ListenerTimeouts,
     "[listeners.NAME] limits": model.ListenerLimits,
+    "[listeners.NAME] udp": model.Datagrams,
     "[services.NAME]": model.Service,
     "[services.NAME] endpoints": model.Endpoint,
     "[services.NAME] tls": model.ServiceTls,
