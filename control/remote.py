@@ -156,7 +156,7 @@ def stop(
     wait: Annotated[bool, typer.Option(help="Return when the proxy is gone.")] = True,
     api: Url = DEFAULT,
 ) -> None:
-    """Stop the proxy: requests under way have \\[proxy] grace to end."""
+    r"""Stop the proxy: requests under way have \[proxy] grace to end."""
     running = Api(api)
     running.stop(now=now)
     while wait:
