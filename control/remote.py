@@ -26,7 +26,7 @@ app = typer.Typer(rich_markup_mode="rich")
 Url = Annotated[
     str,
     typer.Option(
-        "--api", envvar="TURNOUT_API", help="http://host:port or unix:/path, as in [control] listen."
+        "--api", envvar="TURNOUT_API", help="http://host:port or unix:/path, as in \\[control] listen."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -156,7 +156,7 @@ def stop(
     wait: Annotated[bool, typer.Option(help="Return when the proxy is gone.")] = True,
     api: Url = DEFAULT,
 ) -> None:
-    """Stop the proxy: requests under way have [proxy] grace to end."""
+    r"""Stop the proxy: requests under way have \[proxy] grace to end."""
     running = Api(api)
     running.stop(now=now)
     while wait:

@@ -9,6 +9,9 @@ from typing import Any
 
 import typer
 
+HINTS = 8
+"""So many names are listed when none is near; there may be thousands."""
+
 
 def find(status: Any, service: str) -> Any:
     """A service's row of the status. Raises BadParameter."""
@@ -21,7 +24,10 @@ def find(status: Any, service: str) -> Any:
 def hint(word: str, known: Iterable[str]) -> str:
     words = list(known)
     near = difflib.get_close_matches(word, words, n=1)
-    return f'; did you mean "{near[0]}"?' if near else f"; there are {', '.join(words) or 'none'}"
+    if near:
+        return f'; did you mean "{near[0]}"?'
+    more = f" and {len(words) - HINTS} more" if len(words) > HINTS else ""
+    return f"; there are {', '.join(words[:HINTS]) or 'none'}{more}"
 
 
 @dataclass(frozen=True)

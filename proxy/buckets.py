@@ -17,6 +17,8 @@ EDGES = tuple(hist_bounds())
 
 LATENCY = tuple(float(1 << power) for power in (*range(7, 22), 24, 26))
 """128 us to 67 s, for what a request waits for."""
+COARSE = tuple(float(1 << power) for power in range(8, 27, 2))
+"""256 us to 67 s by fours, for what there are thousands of."""
 OVERHEAD = tuple(float(1 << power) for power in range(2, 17))
 """4 us to 66 ms, for what the proxy itself takes."""
 

@@ -58,12 +58,15 @@ def _numbers(
 
 @dataclass(frozen=True)
 class Histogram(Generic[Row]):
-    """Counts by log-linear bucket, and the sum in microseconds, of each row."""
+    """Counts by log-linear bucket, and the sum in microseconds, of each row. One that is `sparse` leaves out
+    rows without a count: of what there are thousands of, most histograms would be lines of zeros.
+    """
 
     name: str
     text: str
     value: Callable[[Row], tuple[Sequence[int], int]]
     bounds: Sequence[float] = LATENCY
+    sparse: bool = False
 
     def metric(self, prefix: str, labels: Labels, rows: Rows[Row]) -> Metric:
         family = HistogramMetricFamily(prefix + self.name, self.text, labels=labels)
@@ -75,6 +78,8 @@ class Histogram(Generic[Row]):
         out: dict[Labels, tuple[Sequence[int], int]] = {}
         for key, row in rows:
             counts, sum_us = self.value(row)
+            if self.sparse and not any(counts):
+                continue
             if key in out:
                 counts = [a + b for a, b in zip(out[key][0], counts, strict=True)]
                 sum_us += out[key][1]

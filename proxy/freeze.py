@@ -244,7 +244,7 @@ class Freezer:
             Problem(
                 self.file,
                 f"[services.{name}] endpoints[{place}]",
-                f'"{endpoint.address}" {why.strerror or why}',
+                f'"{endpoint.address}" cannot be looked up: {why.strerror or why}',
             )
             for name, service in config.services.items()
             for place, endpoint in enumerate(service.endpoints, 1)

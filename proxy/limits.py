@@ -38,8 +38,8 @@ def complaints(config: Config, workers: int, limit: int) -> tuple[list[str], lis
     least = needed_to_start(config, workers)
     if limit < least:
         return [
-            f"too few descriptors: {limit} are allowed, {least} are needed to start {workers} workers with"
-            f" {len(config.listeners)} listeners; raise the hard limit (ulimit -Hn, LimitNOFILE= in a unit)"
+            f"too few descriptors: {limit} are allowed, {least} are needed to start (workers: {workers},"
+            f" listeners: {len(config.listeners)}); raise the hard limit (ulimit -Hn, LimitNOFILE= in a unit)"
         ], []
     wanted = needed_by_worker(config)
     if wanted > limit:

@@ -28,7 +28,7 @@ from turnout.ext.scoreboard import (
     TlsTotals,
     WorkerInfo,
 )
-from turnout.proxy.buckets import MICROSECOND, OVERHEAD
+from turnout.proxy.buckets import COARSE, MICROSECOND, OVERHEAD
 from turnout.proxy.families import Column, Histogram, Labels, families, one_of
 from turnout.proxy.freeze import Freezer, groups_of, route_key
 
@@ -236,16 +236,22 @@ ENDPOINT: tuple[Column[EndpointRow] | Histogram[EndpointRow], ...] = (
         "connect_duration_seconds",
         "Opening a connection.",
         lambda e: (e.totals["connect_us"], e.totals["connect_us_sum"]),
+        COARSE,
+        sparse=True,
     ),
     Histogram(
         "first_byte_duration_seconds",
         "From the pick to the first byte of the answer.",
         lambda e: (e.totals["first_us"], e.totals["first_us_sum"]),
+        COARSE,
+        sparse=True,
     ),
     Histogram(
         "response_duration_seconds",
         "From the pick to the last byte of the answer.",
         lambda e: (e.totals["total_us"], e.totals["total_us_sum"]),
+        COARSE,
+        sparse=True,
     ),
 )
 

@@ -101,3 +101,11 @@ def test_version_is_printed(turnout):
     code, out, _ = turnout("--version")
 
     assert (code, out.startswith("turnout ")) == (0, True)
+
+
+@pytest.mark.parametrize(("command", "words"), [("stop", "[proxy] grace"), ("status", "[control]")])
+def test_help_names_tables_of_the_file_in_their_brackets(turnout, command, words):
+    code, out, _ = turnout(command, "--help")
+
+    assert code == 0
+    assert words in out

@@ -82,7 +82,7 @@ async def test_too_few_descriptors_say_how_many_are_needed(tmp_path):
     code, said = await failed_start(tmp_path, text, "prlimit", "--nofile=60:60")
 
     assert code == 1
-    assert "too few descriptors: 60 are allowed, 74 are needed to start 2 workers with 1 listeners" in said
+    assert "too few descriptors: 60 are allowed, 74 are needed to start (workers: 2, listeners: 1)" in said
 
 
 @scenario

@@ -35,7 +35,7 @@ def freezer(board, tmp_path: Path) -> Freezer:
 
 
 def unknown(name: str) -> list[str]:
-    raise OSError(-2, "Name or service not known")
+    raise OSError(-2, "unknown name")
 
 
 def members(raw: bytes) -> dict[str, dict]:
@@ -116,8 +116,8 @@ def test_every_name_that_does_not_resolve_is_told_with_its_place(freezer):
         freezer.freeze(config(service('"10.0.0.1:80", "a.example:80", "b.example:81"')), 1)
 
     assert [str(problem) for problem in error.value.problems] == [
-        'turnout.toml: [services.app] endpoints[2]: "a.example:80" Name or service not known',
-        'turnout.toml: [services.app] endpoints[3]: "b.example:81" Name or service not known',
+        'turnout.toml: [services.app] endpoints[2]: "a.example:80" cannot be looked up: unknown name',
+        'turnout.toml: [services.app] endpoints[3]: "b.example:81" cannot be looked up: unknown name',
     ]
 
 

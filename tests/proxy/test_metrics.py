@@ -5,7 +5,8 @@ from fakes.supervisor import TEXT, StandIn
 from prometheus_client.parser import text_string_to_metric_families
 
 from turnout.ext.scoreboard import _hist_bucket
-from turnout.proxy.buckets import EDGES, LATENCY, OVERHEAD, classic, quantile
+from turnout.proxy.buckets import COARSE, EDGES, LATENCY, OVERHEAD, classic, quantile
+from turnout.proxy.families import Histogram
 from turnout.proxy.metrics import Metrics, exposition
 
 
@@ -62,6 +63,25 @@ def test_what_has_left_the_configuration_has_left_the_metrics(supervisor):
     assert not [labels for _, labels in scrape(supervisor) if "unix:/run/app.sock" in dict(labels).values()]
 
 
+def test_an_endpoint_without_traffic_has_counters_but_no_histograms(supervisor):
+    names = {name for name, labels in scrape(supervisor) if "endpoint" in dict(labels)}
+
+    assert "turnout_endpoint_connects_total" in names
+    assert not [name for name in names if "duration_seconds" in name]
+
+
+def test_a_sparse_histogram_shows_the_rows_that_have_a_count():
+    row = [0] * len(EDGES)
+    row[_hist_bucket(1000)] = 1
+    histogram = Histogram("duration_seconds", "Time.", lambda counts: (counts, 1000), COARSE, sparse=True)
+    family = histogram.metric("x_", ("endpoint",), [(("idle",), [0] * len(EDGES)), (("busy",), row)])
+
+    assert {sample.labels["endpoint"] for sample in family.samples} == {"busy"}
+    assert {sample.labels["le"]: sample.value for sample in family.samples if "le" in sample.labels}[
+        "+Inf"
+    ] == 1
+
+
 def test_routes_that_cannot_be_told_apart_are_one_series(supervisor):
     supervisor.freeze(TEXT + '[[routes]]\npath = "/"\nmethods = ["POST"]\nservice = "app"\n')
     routes = {
@@ -83,7 +103,7 @@ def test_names_follow_the_conventions_of_prometheus(supervisor):
             assert family.name.endswith("_seconds")
 
 
-@pytest.mark.parametrize("bounds", [LATENCY, OVERHEAD])
+@pytest.mark.parametrize("bounds", [LATENCY, COARSE, OVERHEAD])
 def test_classic_buckets_count_exactly_what_lies_below_their_bound(bounds):
     times = [
         0,
