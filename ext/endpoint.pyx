@@ -65,9 +65,11 @@ cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint careful) noexcept 
     cdef conn_t *u
     while e.idle != NULL:
         u = e.idle
-        if u.flags & (CF_READABLE | CF_PEER_SHUT | CF_DEAD) or (careful and not conn_quiet(u)):
+        # Readable may be an edge older than the last read: only a look tells.
+        if u.flags & (CF_PEER_SHUT | CF_DEAD) or ((careful or u.flags & CF_READABLE) and not conn_quiet(u)):
             endpoint_close(core, u)
             continue
+        u.flags &= ~<uint32_t>CF_READABLE
         pool_unlink(e, u)
         u.state = CS_BUSY
         u.flags |= CF_REUSED
