@@ -86,11 +86,13 @@ cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint datagrams, bint ca
     cdef conn_t *u
     while e.idle != NULL:
         u = e.idle
-        # What comes to the service may have changed from connections to datagrams.
-        if (u.flags & (CF_READABLE | CF_PEER_SHUT | CF_DEAD) or (u.flags & CF_DATAGRAM != 0) != datagrams
-                or (careful and not conn_quiet(u))):
+        # Readable may be an edge older than the last read: only a look tells. And what comes to the service may have
+        # changed from connections to datagrams.
+        if (u.flags & (CF_PEER_SHUT | CF_DEAD) or (u.flags & CF_DATAGRAM != 0) != datagrams
+                or ((careful or u.flags & CF_READABLE) and not conn_quiet(u))):
             endpoint_close(core, u)
             continue
+        u.flags &= ~<uint32_t>CF_READABLE
         pool_unlink(e, u)
         u.state = CS_BUSY
         u.flags |= CF_REUSED

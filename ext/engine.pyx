@@ -60,16 +60,22 @@ cdef void read_clock(core_t *core) noexcept nogil:
     core.wall_ms = <uint64_t>wall.tv_sec * 1000 + <uint64_t>wall.tv_nsec // 1000000
 
 
+cdef inline void note(core_t *core, const epoll_event *event) noexcept nogil:
+    """Flags of all before anybody acts: a request must not go over a pooled connection whose own event, further down the
+    list, says that bytes which nobody asked for wait in it."""
+    cdef conn_t *c = conn_of_event(core, event.data.u64)
+    if c != NULL and (c.kind == CONN_CLIENT or c.kind == CONN_UPSTREAM):
+        conn_edges(c, event.events)
+
+
 cdef void dispatch(core_t *core, epoll_event *event) noexcept nogil:
     cdef conn_t *c = conn_of_event(core, event.data.u64)
     if c == NULL:
         return
-    if c.kind == CONN_CLIENT or c.kind == CONN_UPSTREAM:
-        conn_edges(c, event.events)
-        if c.kind == CONN_CLIENT:
-            client_event(core, c)
-        else:
-            upstream_event(core, c)
+    if c.kind == CONN_CLIENT:
+        client_event(core, c)
+    elif c.kind == CONN_UPSTREAM:
+        upstream_event(core, c)
     elif c.kind == CONN_LISTENER and c.flags & CF_DATAGRAM:
         datagram_event(core, c)
     elif c.kind == CONN_LISTENER:
@@ -238,6 +244,8 @@ cdef class Engine:
             if n < 0 and errno == EINTR:
                 core.attention = 1
             read_clock(core)
+            for i in range(n):
+                note(core, &events[i])
             for i in range(n):
                 dispatch(core, &events[i])
             run_ready(core)

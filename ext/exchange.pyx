@@ -38,11 +38,11 @@ from turnout.ext.snapshot cimport (
     ROUTE_RESPOND, listener_t, snapshot_listener, text_t,
 )
 from turnout.ext.sticky cimport STICKY_BAD, STICKY_BOUND, sticky_read
-from turnout.ext.stream cimport buf_copy, stream_flush
+from turnout.ext.stream cimport buf_copy
 from turnout.ext.tls cimport tls_late
 from turnout.ext.tunnel cimport tunnel_run, tunnel_timeout
 from turnout.ext.upstream cimport (
-    upstream_asked, upstream_begin, upstream_body, upstream_cancel, upstream_drop, upstream_response,
+    upstream_asked, upstream_begin, upstream_body, upstream_cancel, upstream_drop, upstream_interim, upstream_response,
 )
 
 cdef extern from "<string.h>" nogil:
@@ -487,11 +487,12 @@ cdef void exchange_event(core_t *core, exch_t *x) noexcept nogil:
     if x.down.first != NULL and not c.flags & CF_BLOCKED:
         if x.state == XS_RESPONDING:
             upstream_response(core, x)
-        elif stream_flush(core, &x.down, c) < 0:
-            upstream_cancel(core, x, CAUSE_CLIENT, b"the client left")
+        else:
+            upstream_interim(core, x)
         if c.x != x:
             return
-    if not x.up.flags & SF_ENDED and c.flags & CF_READABLE and x.upstream != NULL and x.state != XS_CONNECTING:
+    if (not x.up.flags & SF_ENDED and c.flags & CF_READABLE and x.upstream != NULL and x.state != XS_CONNECTING
+            and not x.upstream.flags & CF_BLOCKED):
         upstream_body(core, x)
         if c.x != x:
             return

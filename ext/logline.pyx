@@ -1,9 +1,10 @@
 """See logline.pxd."""
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, strlen
+from libc.errno cimport ENOSPC
+from libc.string cimport memcpy, memmove, strlen
 from turnout.ext.core cimport CF_DATAGRAM, XF_FROM_POOL, XF_RAW, core_t, exch_t, log_t
-from turnout.ext.kernel cimport errno, EINTR, write
+from turnout.ext.kernel cimport EAGAIN, EINTR, errno, write
 from turnout.ext.scoreboard cimport CAUSE_NONE, CAUSE_N
 from turnout.ext.select cimport PICK_STICKY
 from turnout.ext.tls cimport tls_cipher, tls_sni, tls_subject, tls_version
@@ -46,6 +47,11 @@ cdef void log_flush(core_t *core) noexcept nogil:
         if put <= 0:
             break
         at += <uint32_t>put
+    if at < log.n and (errno == EAGAIN or errno == ENOSPC):
+        # The reader is behind: the rest, which may start inside a line, waits. Records that find no room are dropped.
+        memmove(log.data, log.data + at, log.n - at)
+        log.n -= at
+        return
     for i in range(at, log.n):
         lines += log.data[i] == c'\n'
     core.sb.slab[core.sb.me].log_dropped += lines
@@ -220,6 +226,9 @@ cdef void log_record(core_t *core, const exch_t *x) noexcept nogil:
     cdef out_t o
     if log.cap - log.n < RECORD_MAX:
         log_flush(core)
+    if log.cap - log.n < RECORD_MAX:
+        core.sb.slab[core.sb.me].log_dropped += 1
+        return
     out_open(&o, log.data + log.n, log.cap - log.n)
     out_put(&o, b'{"time": "', 10)
     put_time(&o, core.wall_ms)

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset, strlen
 from turnout.ext.account cimport account_exchange
-from turnout.ext.buffers cimport buf_give, buf_left, buf_t
+from turnout.ext.buffers cimport SMALL_BYTES, buf_give, buf_left, buf_t
 from turnout.ext.conn cimport client_leaves, conn_close, conn_deadline, conn_end, conn_ready, conn_reset_on_close, conn_send
 from turnout.ext.core cimport (
     CF_DATAGRAM, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CS_EXCHANGE, CS_IDLE, CS_LINGER, SCRATCH_BYTES, SF_ENDED, XF_CLIENT_10, XF_CLOSE, XF_HEAD_ONLY, XF_RAW, XF_SLIM,
@@ -289,7 +289,7 @@ cdef void answer_local(core_t *core, exch_t *x, uint32_t status, int cause, cons
     out_put(&o, b"\r\n", 2)
     if not x.flags & XF_HEAD_ONLY:
         out_put(&o, body, out_length(&b))
-    send_local(core, x, &o)
+    send_local(core, x, &o, NULL, 0)
 
 
 cdef void start_local(core_t *core, exch_t *x, uint32_t status) noexcept nogil:
@@ -304,6 +304,8 @@ cdef void start_local(core_t *core, exch_t *x, uint32_t status) noexcept nogil:
 cdef void respond_fixed(core_t *core, exch_t *x, const char *location, uint32_t location_n) noexcept nogil:
     cdef out_t o
     cdef const char *phrase = status_text(x.route.status)
+    cdef bint bodiless = x.route.status == 204 or x.route.status == 304
+    cdef uint32_t n = 0 if bodiless or x.flags & XF_HEAD_ONLY else x.route.body.n
     start_local(core, x, x.route.status)
     out_open(&o, core.scratch, SCRATCH_BYTES)
     put_status(&o, x.route.status, phrase, <uint32_t>strlen(phrase))
@@ -312,7 +314,7 @@ cdef void respond_fixed(core_t *core, exch_t *x, const char *location, uint32_t 
     if x.route.content_type.n:
         out_field(&o, b"Content-Type", 12, x.route.content_type.p, x.route.content_type.n)
     put_edits(&o, &x.route.response)
-    if x.route.status != 204 and x.route.status != 304:
+    if not bodiless:
         put_length(&o, x.route.body.n)
     put_hsts(&o, x)
     put_connection(&o, x)
@@ -320,18 +322,20 @@ cdef void respond_fixed(core_t *core, exch_t *x, const char *location, uint32_t 
     if o.full:
         respond_abort(core, x)
         return
-    send_local(core, x, &o)
+    if out_length(&o) + n <= SMALL_BYTES:
+        out_put(&o, x.route.body.p, n)     # one write for both
+        n = 0
+    send_local(core, x, &o, x.route.body.p, n)
 
 
-cdef void send_local(core_t *core, exch_t *x, out_t *o) noexcept nogil:
-    """Queue what was written, the route's fixed body behind it where there is one, and write."""
+cdef void send_local(core_t *core, exch_t *x, out_t *o, const char *body, uint32_t n) noexcept nogil:
+    """Queue what was written, and n bytes of body behind it, and write."""
     cdef buf_t *b = buf_copy(core, o.start, out_length(o))
     if b == NULL:
         respond_abort(core, x)
         return
     stream_append(&x.down, b)
-    if x.reason == NULL and x.route != NULL and not x.flags & XF_HEAD_ONLY and not stream_append_copy(
-            core, &x.down, x.route.body.p, x.route.body.n):
+    if not stream_append_copy(core, &x.down, body, n):
         respond_abort(core, x)
         return
     respond_flush_local(core, x)

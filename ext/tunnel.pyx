@@ -163,6 +163,12 @@ cdef inline uint64_t moved(const exch_t *x) noexcept nogil:
     return x.up.wire + x.down.wire + x.up.bytes + x.down.bytes
 
 
+cdef inline void note_end(exch_t *x, int up) noexcept nogil:
+    """Who ended first; of two in one turn, the client."""
+    if x.reason == NULL:
+        x.reason = b"closed by the client" if up == PUMP_DONE else b"closed by the endpoint"
+
+
 cdef void tunnel_run(core_t *core, exch_t *x) noexcept nogil:
     cdef uint64_t before = moved(x)
     cdef int up = move_up(core, x)
@@ -179,14 +185,15 @@ cdef void tunnel_run(core_t *core, exch_t *x) noexcept nogil:
     elif down == PUMP_SOURCE_BROKEN:
         tunnel_end(core, x, OUT_RESET, CAUSE_UPSTREAM, b"the endpoint cut the connection", True)
     elif down == PUMP_DONE and x.up.flags & SF_FLUSHED:
+        note_end(x, up)
         tunnel_end(core, x, OUT_1XX, CAUSE_NONE, x.reason, False)
     else:
         tunnel_goes_on(core, x, up, down, before)
 
 
 cdef inline void tunnel_goes_on(core_t *core, exch_t *x, int up, int down, uint64_t before) noexcept nogil:
-    if x.reason == NULL and (up == PUMP_DONE or down == PUMP_DONE):
-        x.reason = b"closed by the client" if up == PUMP_DONE else b"closed by the endpoint"
+    if up == PUMP_DONE or down == PUMP_DONE:
+        note_end(x, up)
     if moved(x) != before:
         tunnel_deadline(core, x)
 

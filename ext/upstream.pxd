@@ -24,6 +24,8 @@ cdef void upstream_asked(core_t *core, exch_t *x) noexcept nogil
 gone; the two look alike until something is written, so before the answer it is kept for half_close_ms."""
 cdef void upstream_response(core_t *core, exch_t *x) noexcept nogil
 """The client can take more of the answer."""
+cdef void upstream_interim(core_t *core, exch_t *x) noexcept nogil
+"""The client can take more of the interim answers: nothing is read from the endpoint while some wait."""
 cdef void upstream_cancel(core_t *core, exch_t *x, int cause, const char *reason) noexcept nogil
 """The client has left: the upstream request is cancelled (its connection closed) and the exchange ends unanswered."""
 cdef void upstream_drop(core_t *core, exch_t *x, int outcome) noexcept nogil

@@ -41,7 +41,7 @@ from turnout.ext.snapshot cimport NEVER_MS, RETRY_ON_STATUS
 from turnout.ext.stream cimport (
     FEED_OK, PUMP_AGAIN, PUMP_CUT, PUMP_DONE, PUMP_MALFORMED, PUMP_MEMORY, PUMP_SINK, PUMP_SINK_BROKEN,
     PUMP_SOURCE, PUMP_SOURCE_BROKEN, PUMP_TOO_LARGE, buf_copy, last_chunk, stream_append, stream_append_copy,
-    stream_clear, stream_feed, stream_prepend, stream_pump,
+    stream_clear, stream_feed, stream_flush, stream_prepend, stream_pump,
 )
 from turnout.ext.tls cimport tls_late, tls_reason
 from turnout.ext.tunnel cimport tunnel_run, tunnel_upgrade
@@ -266,7 +266,8 @@ cdef void send_request(core_t *core, exch_t *x) noexcept nogil:
         return
     if put > 0:
         request_went(core, x)
-    if x.state != XS_CONNECTING and u.flags & CF_BLOCKED == 0:
+    # Also when the endpoint took only part of it: whatever deadline the connection had is replaced.
+    if x.state != XS_CONNECTING:
         upstream_body(core, x)
 
 
@@ -330,6 +331,9 @@ cdef void attempt_event(core_t *core, conn_t *u) noexcept nogil:
         if u.x != x:
             return
     if u.flags & (CF_READABLE | CF_PEER_SHUT | CF_DEAD):
+        # What the client has no room for stays where it is, and gives the client no more time.
+        if x.down.first != NULL and x.client.flags & CF_BLOCKED:
+            return
         if x.state == XS_RESPONDING:
             upstream_response(core, x)
         elif x.state == XS_WAITING or x.state == XS_CONNECTING:
@@ -567,10 +571,33 @@ cdef int take_heads(core_t *core, exch_t *x, uint32_t seen) noexcept nogil:
             return 0
         u.inb.off += <uint32_t>used
         seen = 0
+        if x.down.first != NULL:
+            # The time is the client's now.
+            conn_deadline(core, u, 0)
+            conn_deadline(core, x.client, x.listener.body_idle_ms)
+            return 0
         if buf_left(u.inb) == 0:
             u.inb.off = HEADROOM
             u.inb.end = HEADROOM
             return 1
+
+
+cdef void upstream_interim(core_t *core, exch_t *x) noexcept nogil:
+    cdef int left = stream_flush(core, &x.down, x.client)
+    cdef conn_t *u = x.upstream
+    if left < 0:
+        upstream_cancel(core, x, CAUSE_CLIENT, b"the client left")
+    elif left == 0:
+        conn_deadline(core, x.client, x.listener.body_idle_ms)
+    elif u != NULL:
+        conn_deadline(core, x.client, 0)
+        upstream_body(core, x)
+        if x.client.x != x or x.upstream != u or x.state != XS_WAITING:
+            return
+        if x.up.flags & SF_FLUSHED:
+            conn_deadline(core, u, x.service.response_ms)
+        if u.inb == NULL or buf_left(u.inb) == 0 or take_heads(core, x, 0) > 0:
+            read_answer(core, x)
 
 
 cdef inline bint status_retried(const exch_t *x, uint32_t status) noexcept nogil:

@@ -62,6 +62,9 @@ class Child:
     def do_listen(self, slot: int, fd: int) -> None:
         self.engine.listen(slot, fd)
 
+    def do_log_to(self, path: str) -> None:
+        self.engine.log_to(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+
     def do_flush(self) -> None:
         self.engine.flush()
 
