@@ -131,6 +131,12 @@ WORKER: tuple[Column[WorkerInfo], ...] = (
     Column("accepted_connections", "Client connections accepted.", lambda w: w["accepted"]),
     Column("loop_turns", "Turns of the event loop.", lambda w: w["turns"]),
     Column("stale_events", "Events for a connection that was closed before.", lambda w: w["stale_events"]),
+    Column(
+        "datagrams",
+        "Datagrams of UDP listeners: from clients, to clients, and dropped either way.",
+        lambda w: {"in": w["datagrams_in"], "out": w["datagrams_out"], "dropped": w["datagrams_dropped"]},
+        ("direction",),
+    ),
     Column("log_dropped_records", "Access-log records that were lost.", lambda w: w["log_dropped"]),
 )
 

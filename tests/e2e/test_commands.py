@@ -240,7 +240,7 @@ async def test_every_record_of_the_access_log_has_the_documented_fields(tmp_path
     elsewhere = {name for name, there in rows.items() if there == "over TLS"} | {"reason", "server_name"}
     assert set(good) == set(rows) - elsewhere
     assert (good["query"], good["status"], good["cause"], good["tries"]) == ("a=b", 200, "none", 1)
-    of_any = {"always", "with a head", "with a head, and for TCP", "not for TCP"}
+    of_any = {"always", "with a head", "with a head, and for TCP and UDP", "not for TCP and UDP"}
     assert set(lost) == {name for name, there in rows.items() if there in of_any} | {"reason"}
     assert (lost["status"], lost["cause"]) == (404, "proxy")
 
