@@ -179,7 +179,7 @@ def envoy_tls(folder: Path) -> dict[str, Any]:
         "transport_socket": {
             "name": "envoy.transport_sockets.tls",
             "typed_config": {
-                "@type": f"{EXTENSIONS}.transport_sockets.tls.v3.DownstreamTlsContext",
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
                 "common_tls_context": {"tls_certificates": [pair]},
             },
         }

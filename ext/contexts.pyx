@@ -294,7 +294,7 @@ cdef int serve_clients(SSL_CTX *ctx, Table t) except -1:
     openssl.SSL_CTX_ctrl(ctx, SSL_CTRL_SET_SESS_CACHE_MODE, SSL_SESS_CACHE_OFF, NULL)
     openssl.SSL_CTX_set_timeout(ctx, TICKET_LIFE_S)
     openssl.SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, ticket_key)
-    openssl.SSL_CTX_set_num_tickets(ctx, 0)     # sent by tls.pyx, in one packet with the first answer
+    openssl.SSL_CTX_set_num_tickets(ctx, 0)     # tls.pyx chooses the moment
     openssl.SSL_CTX_set_alpn_select_cb(ctx, choose_protocol, NULL)
     openssl.SSL_CTX_callback_ctrl(ctx, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, <void *>choose_certificate)
     openssl.SSL_CTX_callback_ctrl(ctx, SSL_CTRL_SET_TLSEXT_STATUS_REQ_CB, <void *>staple)

@@ -355,6 +355,8 @@ cdef int tls_recv(conn_t *c, char *p, uint32_t n) noexcept nogil:
 cdef int read_stopped(tls_t *t, int error) noexcept nogil:
     cdef conn_t *c = t.c
     if error == SSL_ERROR_WANT_READ:
+        if t.flags & TF_TICKET:
+            send_ticket(t, 0)
         c.flags &= ~<uint32_t>CF_READABLE
         return IO_BLOCKED
     if error == SSL_ERROR_WANT_WRITE:
@@ -380,7 +382,7 @@ cdef int tls_send(conn_t *c, const char *p, uint32_t n, bint more) noexcept nogi
             return IO_ERROR if put == IO_PLAIN else put
     openssl.ERR_clear_error()
     if t.flags & TF_TICKET:
-        send_ticket(t)
+        send_ticket(t, TF_MORE)
     while total < n:
         part = n - total if n - total < RECORD_BYTES else RECORD_BYTES
         if more or part < n - total:
@@ -396,11 +398,13 @@ cdef int tls_send(conn_t *c, const char *p, uint32_t n, bint more) noexcept nogi
     return <int>total
 
 
-cdef void send_ticket(tls_t *t) noexcept nogil:
-    """Seal the session for the client's next connection (TLS 1.3). One for each connection that asked something, and
-    in one packet with what follows; what the socket does not take goes with the next write."""
-    t.flags &= ~<uint32_t>TF_TICKET
-    t.flags |= TF_MORE
+cdef void send_ticket(tls_t *t, uint32_t more) noexcept nogil:
+    """Seal the session for the client's next connection (TLS 1.3): in one packet with the first answer (TF_MORE), if the
+    request came with the end of the handshake. Else at once, since a client may wait to see the end of its handshake
+    acknowledged before it sends anything (RFC 896), and acknowledging alone takes the kernel 40 ms. What the socket does
+    not take goes with the next write."""
+    t.flags &= ~<uint32_t>(TF_TICKET | TF_MORE)
+    t.flags |= more
     if openssl.SSL_new_session_ticket(t.ssl) == 1:
         openssl.SSL_do_handshake(t.ssl)
         openssl.ERR_clear_error()

@@ -273,6 +273,17 @@ def test_sessions_resume_at_any_worker_and_over_two_rotations_of_the_keys(versio
         proxy.rest()
 
 
+def test_the_end_of_a_handshake_is_answered_at_once(proxy):
+    """A client that waits for that before it sends more (Nagle) would else wait for the kernel's 40 ms."""
+    proxy.ticket_keys = [ticket_key()]
+    proxy.serve("127.0.0.1:9")
+    client = Handmade(proxy, trusting())
+    client.step(client.tls.do_handshake)
+    assert client.sock.recv(65536)
+    client.sock.close()
+    proxy.ticket_keys = []
+
+
 def test_without_ticket_keys_nothing_is_resumed(proxy):
     with Origin(answering("hello")) as origin:
         proxy.serve(origin)
