@@ -1,7 +1,6 @@
 """What is shipped: an sdist that builds, a wheel with one top-level name and every module in it."""
 
 import ast
-import os
 import subprocess
 import sys
 import tarfile
@@ -9,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from harness.programs import plain_environment
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +35,7 @@ def sdist(tmp_path_factory) -> Path:
 
 
 def build(tree: Path, *command: object) -> None:
-    env = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+    env = plain_environment()
     done = subprocess.run(
         [sys.executable, "setup.py", "-q", *map(str, command)],
         cwd=tree,

@@ -13,6 +13,7 @@ import pytest
 from fakes.engine_process import Proxy, eventually
 from fakes.origin import Origin, Refusing
 from harness.certificate import self_signed
+from harness.programs import plain_environment
 
 TCP = {"protocol": "tcp"}
 
@@ -85,7 +86,7 @@ def test_openssl_s_client_reaches_the_service_of_its_server_name(proxy, certific
                 "openssl", "s_client", version, "-connect", f"127.0.0.1:{proxy.port}",
                 "-servername", "b.example", "-CAfile", certificates["b.example"][0], "-verify_return_error",
             ],
-            input=b"", capture_output=True, timeout=20, check=False,
+            input=b"", capture_output=True, env=plain_environment(), timeout=20, check=False,
         )  # fmt: skip
         assert b"CN = b.example" in run.stdout or b"CN=b.example" in run.stdout
         assert b"Verify return code: 0 (ok)" in run.stdout

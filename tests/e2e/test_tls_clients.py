@@ -19,6 +19,7 @@ from fakes.certs import NOW, Authority
 from fakes.engine_process import Proxy, eventually
 from fakes.origin import Origin, answering
 from fakes.wire import chunks, request, response
+from harness.programs import plain_environment
 
 CA = Authority()
 SITE = CA.leaf("site.test", "*.wild.test")
@@ -128,6 +129,7 @@ def test_renegotiation_is_refused(proxy):
         ["openssl", "s_client", "-connect", f"127.0.0.1:{proxy.port}", "-tls1_2", "-legacy_renegotiation"],
         input=b"R\n",
         capture_output=True,
+        env=plain_environment(),
         timeout=20,
         check=False,
     )
@@ -191,6 +193,7 @@ def test_an_ocsp_response_is_stapled(proxy):
         ["openssl", "s_client", "-connect", f"127.0.0.1:{proxy.port}", "-status"],
         input=b"",
         capture_output=True,
+        env=plain_environment(),
         timeout=20,
         check=False,
     ).stdout
@@ -629,6 +632,7 @@ def test_curl_is_served(proxy, tmp_path):
         told = subprocess.run(
             ["curl", "-sS", "--cacert", tmp_path / "ca.pem", "--resolve", resolve, *outputs, url, url],
             capture_output=True,
+            env=plain_environment(),
             timeout=20,
             check=False,
         )
