@@ -323,6 +323,18 @@ def installed(peers: list[Peer]) -> Iterator[Peer]:
             yield peer
 
 
+def opening(rounds: int, seconds: float, peers: list[Peer]) -> dict[str, Any]:
+    """What a file of results begins with; `modes` is filled by whoever measures."""
+    return {
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "rounds": rounds,
+        "seconds": seconds,
+        "peers": {p.name: {"version": p.version_text(), "tuned": p.tuned} for p in peers},
+        "modes": {},
+    }
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -343,14 +355,7 @@ def main() -> int:
     modes: list[Mode] = chosen(args.modes, MODES, "mode")
     peers = list(installed(chosen(args.peers, {p.name: p for p in PEERS}, "peer")))
     kill_on_exit()
-    result: dict[str, Any] = {
-        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "rounds": args.rounds,
-        "seconds": args.seconds,
-        "peers": {p.name: {"version": p.version_text(), "tuned": p.tuned} for p in peers},
-        "modes": {},
-    }
+    result = opening(args.rounds, args.seconds, peers)
     console = Console(width=None if sys.stdout.isatty() else 140)
     try:
         with tempfile.TemporaryDirectory(prefix="turnout-bench-") as folder:

@@ -9,7 +9,6 @@ Measured like peers.py, from which it has its tables; bench/README.md says how.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import shutil
@@ -21,10 +20,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from load import LOAD_CPU, PROXY_CPU
-from peers import Mode, Sample, chosen, installed, machine, show, summarise
+from peers import Mode, Sample, chosen, installed, opening, show, summarise
 from processes import BenchError, Tree, free_port, kill_all, kill_on_exit, wait_for_port
 from proxies import PEERS, Peer, Place, Start, program
 from rich.console import Console
@@ -293,14 +291,7 @@ def main() -> int:
     modes: list[StreamMode] = chosen(args.modes, MODES, "mode")
     peers = list(installed(chosen(args.peers, {p.name: p for p in STREAM_PEERS}, "peer")))
     kill_on_exit()
-    result: dict[str, Any] = {
-        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "rounds": args.rounds,
-        "seconds": args.seconds,
-        "peers": {p.name: {"version": p.version_text(), "tuned": p.tuned} for p in peers},
-        "modes": {},
-    }
+    result = opening(args.rounds, args.seconds, peers)
     console = Console(width=None if sys.stdout.isatty() else 140)
     try:
         with tempfile.TemporaryDirectory(prefix="turnout-bench-") as name:
