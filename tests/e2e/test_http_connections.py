@@ -433,6 +433,7 @@ def written_until_stuck(wire, piece: bytes = b"x" * MB, *, most: int = 256 * MB)
     return total
 
 
+@pytest.mark.memory
 def test_a_client_that_does_not_read_stops_the_endpoint(proxy, origin):
     proxy.serve(origin)
     client = proxy.client(receive_buffer=65536)
@@ -450,6 +451,7 @@ def test_a_client_that_does_not_read_stops_the_endpoint(proxy, origin):
     assert len(client.exactly(sent)) == sent
 
 
+@pytest.mark.memory
 def test_an_endpoint_that_does_not_read_stops_the_client(proxy):
     with Origin(receive_buffer=65536) as origin:
         proxy.serve(origin)

@@ -71,6 +71,7 @@ def drink(wire, n: int) -> None:
         n -= got
 
 
+@pytest.mark.memory
 def test_a_gibibyte_each_way_leaves_memory_as_it_was(proxy, origin, tmp_path):
     proxy.serve(origin)
     client = proxy.client()
@@ -89,6 +90,7 @@ def test_a_gibibyte_each_way_leaves_memory_as_it_was(proxy, origin, tmp_path):
     assert client.silent()
 
 
+@pytest.mark.memory
 def test_many_slow_readers_cost_a_bounded_amount_of_memory():
     """Each holds at most one buffer, and all together no more large ones than the engine is given."""
     body = bytes(4 * MB)

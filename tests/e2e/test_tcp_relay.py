@@ -102,6 +102,7 @@ def test_large_amounts_pass_whole_both_ways_at_once(proxy):
     assert sha256(got).digest() == sha256(blob).digest()
 
 
+@pytest.mark.memory
 def test_a_client_that_does_not_read_holds_the_endpoint_back_in_bounded_memory(proxy, origin):
     tcp(proxy, origin)
     client = proxy.client(receive_buffer=4096)

@@ -440,6 +440,7 @@ def test_a_request_in_single_bytes_is_a_request(proxy):
         assert client.answer().body == b"hello"
 
 
+@pytest.mark.memory
 def test_a_slow_reader_gets_everything_and_holds_no_more_than_a_buffer(proxy):
     body = MEGABYTE * 16
     with Origin(answering(body)) as origin:
@@ -596,6 +597,7 @@ def test_a_half_handshake_ends_with_the_header_timeout(proxy):
     assert eventually(lambda: failures(proxy, "timeout") == before + 1)
 
 
+@pytest.mark.memory
 def test_half_handshakes_cost_little_and_leave_nothing_behind(proxy):
     proxy.serve("127.0.0.1:9", listener=tls() | {"header_ms": 60000})
     hellos = []

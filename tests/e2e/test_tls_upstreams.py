@@ -285,6 +285,7 @@ def test_a_pooled_connection_that_got_close_notify_is_not_used(proxy, backend):
     assert client.answer().status == 200
 
 
+@pytest.mark.memory
 def test_a_slow_endpoint_stops_a_fast_client(proxy, tmp_path):
     body = MEGABYTE * 16
     with Origin(tls=serving(tmp_path), receive_buffer=16384) as origin:
