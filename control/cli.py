@@ -32,6 +32,9 @@ app = typer.Typer(
 )
 
 File = Annotated[Path, typer.Argument(help="The configuration file.")]
+Preset = Annotated[
+    starter.Preset | None, typer.Option(help="trading: the services of a trading system, and a balancer.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -88,11 +91,12 @@ def check(
 @app.command(rich_help_panel=PANEL)
 def init(
     file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path(starter.FILE),
+    preset: Preset = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a commented configuration file to start from."""
     try:
-        starter.write(file, force=force)
+        starter.write(file, preset, force=force)
     except FileExistsError:
         complain(f"{file} is there already; --force replaces it")
         raise typer.Exit(Exit.FAILED) from None
@@ -107,11 +111,12 @@ def demo(
     seconds: Annotated[
         float | None, typer.Option("--seconds", min=0, help="End after so long; else with Ctrl-C.")
     ] = None,
+    preset: Preset = None,
 ) -> None:
-    """Run a proxy in front of three sample backends of its own, and say what to try."""
-    from turnout.control.demo import demo as show
+    """Run a proxy in front of sample backends of its own, and say what to try."""
+    from turnout.control.demo.run import demo as show
 
-    raise typer.Exit(show(seconds))
+    raise typer.Exit(show(seconds, preset))
 
 
 app.add_typer(remote.app)

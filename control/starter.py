@@ -1,11 +1,15 @@
-"""The file that `turnout init` writes: small enough to understand at once, with the settings people reach for
-written out and switched off. A line that begins with "#" and no blank is a setting; remove the "#" to use it.
+"""The files that `turnout init` writes. The one without a preset is small enough to understand at once, with
+the settings people reach for written out and switched off. There a line that begins with "#" and no blank is
+a setting; remove the "#" to use it.
 """
 
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
+
+from turnout.control import trading
 
 FILE = "turnout.toml"
 
@@ -78,8 +82,18 @@ service = "app"
 """
 
 
-def write(path: Path, *, force: bool = False) -> None:
-    """Write the starter file. FileExistsError when something is there already, unless forced."""
+class Preset(StrEnum):
+    """Of `turnout init` and `turnout demo`."""
+
+    TRADING = "trading"
+
+
+def text(preset: Preset | None = None) -> str:
+    return TEXT if preset is None else trading.TEXT
+
+
+def write(path: Path, preset: Preset | None = None, *, force: bool = False) -> None:
+    """Write a file to start from. FileExistsError when something is there already, unless forced."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_TRUNC if force else os.O_EXCL)
     with os.fdopen(os.open(path, flags, 0o644), "w", encoding="utf-8") as file:
-        file.write(TEXT)
+        file.write(text(preset))

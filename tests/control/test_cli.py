@@ -22,6 +22,37 @@ def test_init_writes_a_file_that_check_accepts(turnout, file):
     assert turnout("check", file)[0] == 0
 
 
+@pytest.mark.parametrize("preset", list(starter.Preset))
+def test_the_file_of_a_preset_is_accepted_too(turnout, file, preset):
+    assert turnout("init", file, "--preset", preset)[0] == 0
+    code, out, _ = turnout("check", file)
+    assert (code, out) == (0, f"{file}: ok (2 listeners, 6 services, 9 endpoints, 6 routes)\n")
+
+
+def test_the_trading_preset_has_the_five_services_and_a_balancer_with_their_defaults():
+    services = parse(starter.text(starter.Preset.TRADING), "preset").services
+    balancer = services["default-balancer"]
+
+    assert set(services) == {
+        "trading-system", "api-gateway", "ai-models", "market-data", "database", "default-balancer",
+    }  # fmt: skip
+    assert len(services["trading-system"].endpoints) == 2
+    assert {service.balance for service in services.values()} == {"round_robin"}
+    assert {(service.breaker.failures, service.breaker.open) for service in services.values()} == {
+        (5, 60_000)
+    }
+    assert len({endpoint.weight for endpoint in balancer.endpoints}) == len(balancer.endpoints) == 3
+    assert len({endpoint.priority for endpoint in balancer.endpoints}) > 1
+    assert balancer.sticky
+    assert balancer.sticky.cookie
+
+
+def test_an_unknown_preset_is_a_usage_error_that_names_those_there_are(turnout, file):
+    code, _, err = turnout("init", file, "--preset", "tradin")
+
+    assert (code, "trading" in err.replace("tradin'", ""), file.exists()) == (2, True, False)
+
+
 def test_init_leaves_a_file_that_is_there_alone(turnout, file):
     file.write_text("mine")
     code, _, err = turnout("init", file)

@@ -3,16 +3,14 @@
 import asyncio
 import contextlib
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
-from harness.client import Connection, get, until
+from harness.client import Connection, get
 from harness.origin import Origin
 from harness.turnout import config, free_port, scenario, turnout
 from prometheus_client.parser import text_string_to_metric_families
@@ -243,38 +241,3 @@ async def test_every_record_of_the_access_log_has_the_documented_fields(tmp_path
     of_any = {"always", "with a head", "with a head, and for TCP and UDP", "not for TCP and UDP"}
     assert set(lost) == {name for name, there in rows.items() if there in of_any} | {"reason"}
     assert (lost["status"], lost["cause"]) == (404, "proxy")
-
-
-@scenario
-async def test_the_demo_runs_tells_what_to_try_and_leaves_nothing(tmp_path):
-    mark = f"demo-{os.getpid()}"
-    child = await asyncio.create_subprocess_exec(
-        *TURNOUT, "demo", "--seconds", "20",
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "TURNOUT_TEST": mark},
-    )  # fmt: skip
-    try:
-        assert child.stdout
-        said = ""
-        while "ends after" not in said:
-            said += (await asyncio.wait_for(child.stdout.readline(), 20)).decode()
-        found = re.search(r"stands on http://127\.0\.0\.1:(\d+)", said)
-        assert found
-        answers = [json.loads((await get(int(found[1]))).body) for _ in range(20)]
-        child.send_signal(signal.SIGINT)
-        code = await asyncio.wait_for(child.wait(), 20)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-
-    assert code == 0
-    assert {answer["version"] for answer in answers} == {"v1", "v2"}
-    assert len({answer["backend"] for answer in answers}) == 3
-    await until(lambda: not marked(mark))
-
-
-def marked(mark: str) -> list[int]:
-    return [
-        process.pid
-        for process in psutil.process_iter(["environ"])
-        if (process.info["environ"] or {}).get("TURNOUT_TEST") == mark
-    ]
