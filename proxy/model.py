@@ -185,6 +185,35 @@ def is_local(address: str) -> bool:
         return False
 
 
+NAMESPACES = re.compile(r"[A-Za-z0-9_.*?-]{1,64}")
+
+
+def check_namespaces(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Names and patterns of namespaces, one at least."""
+    if not value:
+        raise ValueError('no namespace; "*" is every one')
+    for item in value:
+        if not NAMESPACES.fullmatch(item):
+            raise ValueError(f'"{item}" is no namespace; write a name, or a pattern like "team-*"')
+    return value
+
+
+class ControlTls(Table):
+    """Paths are relative to the file's folder. `client_ca`: who signs the certificates of clients."""
+
+    cert: str
+    key: str
+    client_ca: str | None = None
+    client: Literal["optional", "required"] = "optional"
+
+
+class ControlClient(Table):
+    """What the bearer of a client certificate may do."""
+
+    role: Literal["viewer", "operator", "deployer", "admin"]
+    namespaces: Annotated[tuple[str, ...], AfterValidator(check_namespaces)] = ("*",)
+
+
 class Control(Table):
     listen: str = "127.0.0.1:9900"
     allow_remote: Bool = False
