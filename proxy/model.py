@@ -1,4 +1,5 @@
-"""What a configuration file says, with every default. Durations are milliseconds, sizes bytes.
+"""What a configuration file says, with every default. Durations are milliseconds, sizes bytes; in JSON
+they are written as the file has them.
 
 Each class is one table of the file; docs/configuration.md describes every key.
 """
@@ -15,13 +16,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     Strict,
     field_validator,
     model_validator,
 )
 
 from turnout.proxy.paths import canonical_path
-from turnout.proxy.units import parse_duration, parse_size
+from turnout.proxy.units import format_duration, format_size, parse_duration, parse_size
 
 
 def above_zero(ms: int) -> int:
@@ -34,9 +36,17 @@ Int = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Bool = Annotated[bool, Strict()]
 Count = Annotated[int, Strict(), Field(ge=0, le=(1 << 31) - 1)]
-Duration = Annotated[int, BeforeValidator(parse_duration)]
+Duration = Annotated[
+    int,
+    BeforeValidator(parse_duration, json_schema_input_type=str),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+]
 Timeout = Annotated[Duration, AfterValidator(above_zero)]
-Size = Annotated[int, BeforeValidator(parse_size)]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size, json_schema_input_type=str | int),
+    PlainSerializer(format_size, return_type=str, when_used="json"),
+]
 
 Balance = Literal[
     "round_robin",

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from turnout.proxy.config import ConfigError, load, parse
+from turnout.proxy.model import Config
 
 WEB = '[listeners.web]\nbind = "127.0.0.1:8080"\n'
 APP = '[services.app]\nendpoints = ["10.0.0.1:80"]\n'
@@ -250,3 +251,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content, message):
 
     with pytest.raises(ConfigError, match=f"{file}: {message}"):
         load(file)
+
+
+def test_a_configuration_as_json_is_read_back_as_the_same():
+    config = load(Path(__file__).parent / "whole.toml")
+
+    assert Config.model_validate_json(config.model_dump_json()) == config
