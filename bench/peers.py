@@ -97,6 +97,7 @@ class Sample:
     idle_cpu_ms_per_s: float = 0
     upstream_connections: int = 0
     others_pct: float = 0
+    lost: int = 0
     error: str = ""
 
 
@@ -258,6 +259,7 @@ def summarise(samples: dict[str, list[Sample]]) -> dict[str, dict[str, Any]]:
             "memory_mb": middle([s.memory_mb for s in own if s.value is not None]),
             "others_pct": middle([s.others_pct for s in own if s.value is not None]),
             "idle_cpu_ms_per_s": middle([s.idle_cpu_ms_per_s for s in own if s.value is not None]),
+            "lost": sum(s.lost for s in own),
             "errors": errors,
             "samples": [asdict(s) for s in own],
         }

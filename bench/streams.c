@@ -1,11 +1,12 @@
-/* Both ends of the TCP and WebSocket measurements: one thread, one epoll set each.
+/* Both ends of the TCP, WebSocket and UDP measurements: one thread, one epoll set each.
  *
  *   streams serve                              prints its port and serves until killed. What a connection starts with says
  *                                              what it is: "GET " is answered with 101 and then echoed, "B" gets bytes
- *                                              without end, everything else is echoed
- *   streams drive PORT MODE CONNECTIONS SECONDS   MODE: echo, ws or bulk. After one second to warm up it prints
+ *                                              without end, everything else is echoed. Datagrams to the same port too
+ *   streams drive PORT MODE CONNECTIONS SECONDS   MODE: echo, ws, bulk or udp. After one second to warm up it prints
  *                                              "start", then after SECONDS a line of JSON: how many messages there and back
- *                                              (or bytes), microseconds, median and 99th percentile of a message's time
+ *                                              (or bytes), microseconds, median and 99th percentile of a message's time, and
+ *                                              how many were not answered within LOST_US and asked again (udp)
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -22,7 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { EVENTS = 256, MAX_FD = 65536, CHUNK = 1 << 18, MESSAGE = 64, SLOW_US = 1 << 16 };
+enum { EVENTS = 256, MAX_FD = 65536, CHUNK = 1 << 18, MESSAGE = 64, SLOW_US = 1 << 16, BATCH = 64,
+       LOST_US = 200000 };
 enum kind { NEW, ECHO, SOURCE };
 
 static const char ask[] =
@@ -76,22 +78,50 @@ static int served(int fd) {
     return send(fd, chunk, (size_t)n, MSG_NOSIGNAL) == n ? 0 : -1;
 }
 
+static void echo_datagrams(int fd) {
+    static char bytes[BATCH][2048];
+    static struct sockaddr_in peers[BATCH];
+    static struct iovec data[BATCH];
+    static struct mmsghdr heads[BATCH];
+    int i, n;
+    for (i = 0; i < BATCH; i++) {
+        data[i] = (struct iovec){bytes[i], sizeof bytes[i]};
+        heads[i].msg_hdr = (struct msghdr){&peers[i], sizeof peers[i], &data[i], 1, NULL, 0, 0};
+    }
+    n = recvmmsg(fd, heads, BATCH, MSG_DONTWAIT, NULL);
+    for (i = 0; i < n; i++)
+        data[i].iov_len = heads[i].msg_len;
+    if (n > 0)
+        sendmmsg(fd, heads, (unsigned)n, 0);
+}
+
+static int roomy(int fd) {
+    int bytes = 4 << 20;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+    return fd;
+}
+
 static int serve(void) {
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct epoll_event events[EVENTS];
     socklen_t size = sizeof a;
-    int one = 1, ep = epoll_create1(0), l = socket(AF_INET, SOCK_STREAM, 0);
+    int one = 1, ep = epoll_create1(0), l = socket(AF_INET, SOCK_STREAM, 0), d = roomy(socket(AF_INET, SOCK_DGRAM, 0));
     if (bind(l, (struct sockaddr *)&a, sizeof a) < 0 || listen(l, 4096) < 0)
         die("listen");
     getsockname(l, (struct sockaddr *)&a, &size);
+    if (bind(d, (struct sockaddr *)&a, sizeof a) < 0)
+        die("bind");
     printf("%d\n", ntohs(a.sin_port));
     fflush(stdout);
     watch(ep, l, EPOLLIN);
+    watch(ep, d, EPOLLIN);
     for (;;) {
         int n = epoll_wait(ep, events, EVENTS, -1);
         for (int i = 0; i < n; i++) {
             int fd = events[i].data.fd;
-            if (fd == l) {
+            if (fd == d) {
+                echo_datagrams(d);
+            } else if (fd == l) {
                 int c = accept(l, NULL, NULL);
                 if (c < 0 || c >= MAX_FD)
                     die("accept");
@@ -132,10 +162,11 @@ static void upgrade(int fd) {
 static int dial(int port, const char *mode) {
     struct sockaddr_in a = {
         .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons((uint16_t)port)};
-    int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+    int one = 1, fd = mode[0] == 'u' ? roomy(socket(AF_INET, SOCK_DGRAM, 0)) : socket(AF_INET, SOCK_STREAM, 0);
     if (connect(fd, (struct sockaddr *)&a, sizeof a) < 0)
         die("connect");
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (mode[0] != 'u')
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (mode[0] == 'w')
         upgrade(fd);
     return fd;
@@ -155,33 +186,50 @@ static void say(int fd, uint64_t at) {
         die("send");
 }
 
+/* Ask again where an answer is overdue; how many there were. */
+static uint64_t ask_again(const int *fds, int n, uint64_t at) {
+    uint64_t lost = 0;
+    for (int i = 0; i < n; i++)
+        if (at - sent_us[fds[i]] > LOST_US) {
+            lost++;
+            say(fds[i], at);
+        }
+    return lost;
+}
+
 static int drive(int port, const char *mode, int connections, double seconds) {
     struct epoll_event events[EVENTS];
-    int ep = epoll_create1(0), bulk = mode[0] == 'b', warm = 1;
-    uint64_t start, at, done = 0, spare = 0;
+    static int fds[MAX_FD];
+    int ep = epoll_create1(0), bulk = mode[0] == 'b', udp = mode[0] == 'u', warm = 1;
+    uint64_t start, at, looked, done = 0, spare = 0, lost = 0;
     memset(chunk, 'x', CHUNK);
     for (int i = 0; i < connections; i++) {
         int fd = dial(port, mode);
         if (fd >= MAX_FD)
             die("too many connections");
+        fds[i] = fd;
         watch(ep, fd, EPOLLIN);
         if (bulk && send(fd, "B", 1, MSG_NOSIGNAL) != 1)
             die("send");
         if (!bulk)
             say(fd, now_us());
     }
-    start = at = now_us();
+    start = at = looked = now_us();
     while (at - start < (uint64_t)((warm ? 1.0 : seconds) * 1e6) || warm) {
         if (warm && at - start >= 1000000) {
             warm = 0;
-            done = 0;
+            done = lost = 0;
             memset(slower, 0, sizeof slower);
             printf("start\n");
             fflush(stdout);
             start = now_us();
         }
-        int n = epoll_wait(ep, events, EVENTS, 1000);
+        int n = epoll_wait(ep, events, EVENTS, udp ? LOST_US / 2000 : 1000);
         at = now_us();
+        if (udp && at - looked > LOST_US / 2) {
+            looked = at;
+            lost += ask_again(fds, connections, at);
+        }
         for (int i = 0; i < n; i++) {
             int fd = events[i].data.fd;
             if (bulk) {
@@ -191,16 +239,20 @@ static int drive(int port, const char *mode, int connections, double seconds) {
                 done += got > 0 ? (uint64_t)got : 0;
                 continue;
             }
-            exactly(fd, MESSAGE);
+            if (!udp)
+                exactly(fd, MESSAGE);
+            else if (recv(fd, chunk, CHUNK, MSG_DONTWAIT) != MESSAGE)
+                continue;
             uint64_t us = at - sent_us[fd];
             slower[us < SLOW_US ? us : SLOW_US - 1]++;
             done++;
             say(fd, at);
         }
-        spare += n == 0;
+        spare += n == 0 && !udp;
     }
-    printf("{\"done\": %llu, \"us\": %llu, \"p50\": %u, \"p99\": %u}\n", (unsigned long long)done,
-           (unsigned long long)(at - start), bulk ? 0 : percentile(done, 0.5), bulk ? 0 : percentile(done, 0.99));
+    printf("{\"done\": %llu, \"us\": %llu, \"p50\": %u, \"p99\": %u, \"lost\": %llu}\n",
+           (unsigned long long)done, (unsigned long long)(at - start), bulk ? 0 : percentile(done, 0.5),
+           bulk ? 0 : percentile(done, 0.99), (unsigned long long)lost);
     return spare > 1;
 }
 
@@ -210,6 +262,6 @@ int main(int argc, char **argv) {
         return serve();
     if (argc == 6 && strcmp(argv[1], "drive") == 0)
         return drive(atoi(argv[2]), argv[3], atoi(argv[4]), atof(argv[5]));
-    fprintf(stderr, "usage: streams serve | drive PORT echo|ws|bulk CONNECTIONS SECONDS\n");
+    fprintf(stderr, "usage: streams serve | drive PORT echo|ws|bulk|udp CONNECTIONS SECONDS\n");
     return 2;
 }

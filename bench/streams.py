@@ -1,4 +1,4 @@
-"""Turnout beside nginx (stream) and HAProxy: CPU and memory of TCP sessions and WebSockets.
+"""Turnout beside nginx (stream) and HAProxy: CPU and memory of TCP sessions and WebSockets, CPU of datagrams.
 
     python bench/streams.py                                      everything, about three minutes
     python bench/streams.py --modes tcp-bulk --rounds 5 --seconds 3
@@ -9,6 +9,7 @@ Measured like peers.py, from which it has its tables; bench/README.md says how.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -29,13 +30,18 @@ from rich.console import Console
 
 HERE = Path(__file__).parent
 IDLE = 3000
-MEGABYTE = 1 << 20
+UNIT = {"bulk": 1 << 20, "udp": 0.5}  # a megabyte; what comes back are two datagrams
+LOST_SHARE = 1000  # one datagram lost in so many is nothing that a figure could be made of
 say = Console(stderr=True)
 
 
 @dataclass(frozen=True)
 class StreamMode(Mode):
     talk: str = "echo"  # as streams.c calls it
+
+    @property
+    def datagrams(self) -> bool:
+        return self.talk == "udp"
 
 
 MODES = {
@@ -47,6 +53,7 @@ MODES = {
             "tcp-bulk", "TCP, 16 connections, as fast as it goes", "us/MB", connections=16, talk="bulk"
         ),
         StreamMode("ws-echo", "WebSocket, 64 connections, 64 bytes there and back", "us/message", talk="ws"),
+        StreamMode("udp", "UDP, 64 sessions, 64 bytes there and back", "us/datagram", talk="udp"),
         StreamMode("tcp-idle", f"{IDLE} idle TCP sessions", "bytes/session"),
         StreamMode("ws-idle", f"{IDLE} idle WebSocket sessions", "bytes/session", talk="ws"),
     ]
@@ -57,7 +64,7 @@ MODES = {
 
 
 def turnout(at: Place) -> Start:
-    web = at.mode.startswith("ws")
+    protocol = "http" if at.mode.startswith("ws") else at.mode[:3]
     file = at.folder / "turnout.toml"
     file.write_text(f"""
 [proxy]
@@ -69,7 +76,7 @@ listen = "127.0.0.1:{free_port()}"
 
 [listeners.in]
 bind = "127.0.0.1:{at.port}"
-protocol = "{"http" if web else "tcp"}"
+protocol = "{protocol}"
 
 [services.origin]
 endpoints = ["127.0.0.1:{at.origin}"]
@@ -100,10 +107,10 @@ http {{
     }}
 }}"""
     module = "/usr/lib/nginx/modules/ngx_stream_module.so"
-    tcp = f"""
+    stream = f"""
 stream {{
     server {{
-        listen 127.0.0.1:{at.port} backlog=4096;
+        listen 127.0.0.1:{at.port} {"udp" if at.mode == "udp" else "backlog=4096"};
         tcp_nodelay on;
         proxy_timeout 3600s;
         {"proxy_buffer_size 256k;" if at.mode == "tcp-bulk" else ""}
@@ -119,7 +126,7 @@ pid {at.folder}/nginx.pid;
 error_log {at.folder}/nginx.err crit;
 worker_rlimit_nofile 20000;
 events {{ worker_connections 18000; multi_accept on; }}
-{web if at.mode.startswith("ws") else tcp}
+{web if at.mode.startswith("ws") else stream}
 """)
     return Start(
         [str(program("nginx")), "-p", str(at.folder), "-e", str(at.folder / "nginx.err"), "-c", str(file)]
@@ -179,6 +186,22 @@ class Far:
         self.port = int(self.tree.output.read_text())
 
 
+def wait_for_answer(tree: Tree, port: int, seconds: float = 20) -> None:
+    """Until a datagram to the port comes back."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not tree.alive():
+            raise BenchError(f"{tree.name} ended at start:\n{tree.tail()}")
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(0.05)
+            sock.connect(("127.0.0.1", port))
+            sock.send(b"hello")
+            if sock.recv(64) == b"hello":
+                return
+        time.sleep(0.05)
+    raise BenchError(f"{tree.name} passes no datagrams on after {seconds:.0f} s:\n{tree.tail()}")
+
+
 def start(peer: Peer, far: Far, mode: StreamMode, folder: Path) -> tuple[Tree, int]:
     place = folder / f"{peer.name}-{mode.name}-{time.monotonic_ns()}"
     place.mkdir()
@@ -186,7 +209,10 @@ def start(peer: Peer, far: Far, mode: StreamMode, folder: Path) -> tuple[Tree, i
     run = peer.setup(Place(place, port, far.port, mode.name))
     tree = Tree(run.command, cpu=PROXY_CPU, folder=place, name=peer.name, env=run.env)
     try:
-        wait_for_port(tree, port)
+        if mode.datagrams:
+            wait_for_answer(tree, port)
+        else:
+            wait_for_port(tree, port)
     except BaseException:
         tree.kill()
         raise
@@ -208,10 +234,13 @@ def measure(tree: Tree, port: int, far: Far, mode: StreamMode, seconds: float) -
     if run.returncode or not line:
         raise BenchError(f"the driver failed: {run.returncode}")
     seen = json.loads(line)
-    units = seen["done"] / (MEGABYTE if mode.talk == "bulk" else 1)
+    if seen["lost"] * LOST_SHARE > seen["done"]:
+        raise BenchError(f"{seen['lost']} datagrams lost beside {seen['done']} that came back")
+    units = seen["done"] / UNIT.get(mode.talk, 1)
     return Sample(
-        cpu / 1000 / units, units * 1e6 / seen["us"], seen["p50"], seen["p99"], tree.resident_bytes() / 1e6
-    )
+        cpu / 1000 / units, units * 1e6 / seen["us"], seen["p50"], seen["p99"], tree.resident_bytes() / 1e6,
+        lost=seen["lost"],
+    )  # fmt: skip
 
 
 def session(port: int, talk: str) -> socket.socket:
@@ -297,7 +326,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="turnout-bench-") as name:
             far = Far(Path(name))
             for mode in modes:
-                rows = summarise(run_mode(mode, peers, far, Path(name), args.rounds, args.seconds))
+                able = [peer for peer in peers if peer.name != "haproxy" or not mode.datagrams]
+                rows = summarise(run_mode(mode, able, far, Path(name), args.rounds, args.seconds))
                 result["modes"][mode.name] = {"title": mode.title, "unit": mode.unit, "peers": rows}
                 show(mode, rows, console)
     finally:
