@@ -3,7 +3,8 @@
  *   streams serve                              prints its port and serves until killed. What a connection starts with says
  *                                              what it is: "GET " is answered with 101 and then echoed, "B" gets bytes
  *                                              without end, everything else is echoed. Datagrams to the same port too
- *   streams drive PORT MODE CONNECTIONS SECONDS   MODE: echo, ws, bulk or udp. After one second to warm up it prints
+ *   streams drive PORT MODE CONNECTIONS SECONDS   MODE: echo, ws, bulk, udp, or udp-burst: BURST datagrams at a time in
+ *                                              flight of each session. After one second to warm up it prints
  *                                              "start", then after SECONDS a line of JSON: how many messages there and back
  *                                              (or bytes), microseconds, median and 99th percentile of a message's time, and
  *                                              how many were not answered within LOST_US and asked again (udp)
@@ -24,7 +25,7 @@
 #include <unistd.h>
 
 enum { EVENTS = 256, MAX_FD = 65536, CHUNK = 1 << 18, MESSAGE = 64, SLOW_US = 1 << 16, BATCH = 64,
-       LOST_US = 200000 };
+       LOST_US = 200000, BURST = 16 };
 enum kind { NEW, ECHO, SOURCE };
 
 static const char ask[] =
@@ -36,6 +37,7 @@ static const char grant[] =
 static char chunk[CHUNK];
 static uint8_t kinds[MAX_FD];
 static uint64_t sent_us[MAX_FD];
+static unsigned in_flight[MAX_FD]; /* datagrams; of those that were lost nothing is expected any more */
 static uint32_t slower[SLOW_US];
 
 static void die(const char *what) {
@@ -186,13 +188,41 @@ static void say(int fd, uint64_t at) {
         die("send");
 }
 
-/* Ask again where an answer is overdue; how many there were. */
-static uint64_t ask_again(const int *fds, int n, uint64_t at) {
+static void say_burst(int fd, unsigned n, uint64_t at) {
+    static struct iovec data = {chunk, MESSAGE};
+    static struct mmsghdr heads[BURST];
+    sent_us[fd] = at;
+    in_flight[fd] += n;
+    for (unsigned i = 0; i < n; i++)
+        heads[i].msg_hdr = (struct msghdr){NULL, 0, &data, 1, NULL, 0, 0};
+    if (sendmmsg(fd, heads, n, 0) != (int)n)
+        die("sendmmsg");
+}
+
+/* How many answers there are, up to a burst. */
+static unsigned answers(int fd) {
+    static char bytes[BURST][MESSAGE];
+    static struct iovec data[BURST];
+    static struct mmsghdr heads[BURST];
+    for (int i = 0; i < BURST; i++) {
+        data[i] = (struct iovec){bytes[i], MESSAGE};
+        heads[i].msg_hdr = (struct msghdr){NULL, 0, &data[i], 1, NULL, 0, 0};
+    }
+    int n = recvmmsg(fd, heads, BURST, MSG_DONTWAIT, NULL);
+    if (n <= 0)
+        return 0;
+    in_flight[fd] -= (unsigned)n < in_flight[fd] ? (unsigned)n : in_flight[fd];
+    return (unsigned)n;
+}
+
+/* Ask again where answers are overdue; how many there were. */
+static uint64_t ask_again(const int *fds, int n, unsigned window, uint64_t at) {
     uint64_t lost = 0;
     for (int i = 0; i < n; i++)
         if (at - sent_us[fds[i]] > LOST_US) {
-            lost++;
-            say(fds[i], at);
+            lost += in_flight[fds[i]];
+            in_flight[fds[i]] = 0;
+            say_burst(fds[i], window, at);
         }
     return lost;
 }
@@ -201,6 +231,7 @@ static int drive(int port, const char *mode, int connections, double seconds) {
     struct epoll_event events[EVENTS];
     static int fds[MAX_FD];
     int ep = epoll_create1(0), bulk = mode[0] == 'b', udp = mode[0] == 'u', warm = 1;
+    unsigned window = strcmp(mode, "udp-burst") == 0 ? BURST : 1;
     uint64_t start, at, looked, done = 0, spare = 0, lost = 0;
     memset(chunk, 'x', CHUNK);
     for (int i = 0; i < connections; i++) {
@@ -211,7 +242,9 @@ static int drive(int port, const char *mode, int connections, double seconds) {
         watch(ep, fd, EPOLLIN);
         if (bulk && send(fd, "B", 1, MSG_NOSIGNAL) != 1)
             die("send");
-        if (!bulk)
+        if (udp)
+            say_burst(fd, window, now_us());
+        else if (!bulk)
             say(fd, now_us());
     }
     start = at = looked = now_us();
@@ -228,7 +261,7 @@ static int drive(int port, const char *mode, int connections, double seconds) {
         at = now_us();
         if (udp && at - looked > LOST_US / 2) {
             looked = at;
-            lost += ask_again(fds, connections, at);
+            lost += ask_again(fds, connections, window, at);
         }
         for (int i = 0; i < n; i++) {
             int fd = events[i].data.fd;
@@ -239,14 +272,18 @@ static int drive(int port, const char *mode, int connections, double seconds) {
                 done += got > 0 ? (uint64_t)got : 0;
                 continue;
             }
+            uint64_t us = at - sent_us[fd];
+            unsigned n = 1;
+            if (udp && (n = answers(fd)) == 0)
+                continue;
             if (!udp)
                 exactly(fd, MESSAGE);
-            else if (recv(fd, chunk, CHUNK, MSG_DONTWAIT) != MESSAGE)
-                continue;
-            uint64_t us = at - sent_us[fd];
-            slower[us < SLOW_US ? us : SLOW_US - 1]++;
-            done++;
-            say(fd, at);
+            slower[us < SLOW_US ? us : SLOW_US - 1] += n;
+            done += n;
+            if (!udp)
+                say(fd, at);
+            else if (in_flight[fd] < window)
+                say_burst(fd, window - in_flight[fd], at);
         }
         spare += n == 0 && !udp;
     }
@@ -262,6 +299,6 @@ int main(int argc, char **argv) {
         return serve();
     if (argc == 6 && strcmp(argv[1], "drive") == 0)
         return drive(atoi(argv[2]), argv[3], atoi(argv[4]), atof(argv[5]));
-    fprintf(stderr, "usage: streams serve | drive PORT echo|ws|bulk|udp CONNECTIONS SECONDS\n");
+    fprintf(stderr, "usage: streams serve | drive PORT echo|ws|bulk|udp|udp-burst CONNECTIONS SECONDS\n");
     return 2;
 }

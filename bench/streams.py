@@ -30,7 +30,7 @@ from rich.console import Console
 
 HERE = Path(__file__).parent
 IDLE = 3000
-UNIT = {"bulk": 1 << 20, "udp": 0.5}  # a megabyte; what comes back are two datagrams
+UNIT = {"bulk": 1 << 20, "udp": 0.5, "udp-burst": 0.5}  # a megabyte; what comes back are two datagrams
 LOST_SHARE = 1000  # one datagram lost in so many is nothing that a figure could be made of
 say = Console(stderr=True)
 
@@ -41,7 +41,7 @@ class StreamMode(Mode):
 
     @property
     def datagrams(self) -> bool:
-        return self.talk == "udp"
+        return self.talk.startswith("udp")
 
 
 MODES = {
@@ -54,6 +54,9 @@ MODES = {
         ),
         StreamMode("ws-echo", "WebSocket, 64 connections, 64 bytes there and back", "us/message", talk="ws"),
         StreamMode("udp", "UDP, 64 sessions, 64 bytes there and back", "us/datagram", talk="udp"),
+        StreamMode(
+            "udp-burst", "UDP, 64 sessions, 16 times 64 bytes at once", "us/datagram", talk="udp-burst"
+        ),
         StreamMode("tcp-idle", f"{IDLE} idle TCP sessions", "bytes/session"),
         StreamMode("ws-idle", f"{IDLE} idle WebSocket sessions", "bytes/session", talk="ws"),
     ]
@@ -110,7 +113,7 @@ http {{
     stream = f"""
 stream {{
     server {{
-        listen 127.0.0.1:{at.port} {"udp" if at.mode == "udp" else "backlog=4096"};
+        listen 127.0.0.1:{at.port} {"udp rcvbuf=4m" if at.mode.startswith("udp") else "backlog=4096"};
         tcp_nodelay on;
         proxy_timeout 3600s;
         {"proxy_buffer_size 256k;" if at.mode == "tcp-bulk" else ""}
@@ -159,7 +162,7 @@ listen in
 SETUPS: dict[str, Callable[[Place], Start]] = {"turnout": turnout, "nginx": nginx, "haproxy": haproxy}
 TUNED = {
     "turnout": "defaults",
-    "nginx": "multi_accept; tcp-bulk: proxy_buffer_size 256k",
+    "nginx": "multi_accept; tcp-bulk: proxy_buffer_size 256k; udp: rcvbuf 4m, as Turnout has",
     "haproxy": "tcp-bulk: splice-response, tune.bufsize 65536",
 }
 STREAM_PEERS = [

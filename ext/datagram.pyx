@@ -11,11 +11,11 @@ from turnout.ext.core cimport (
 )
 from turnout.ext.endpoint cimport endpoint_keep
 from turnout.ext.kernel cimport (
-    AF_INET, EINTR, EMSGSIZE, EPOLL_CTL_DEL, MSG_DONTWAIT, MSG_NOSIGNAL, epoll_ctl, errno, send, sockaddr,
+    AF_INET, EINTR, EMSGSIZE, EPOLL_CTL_DEL, MSG_DONTWAIT, epoll_ctl, errno, sockaddr,
 )
 from turnout.ext.listener cimport client_enter, listener_full, peer_address, socket_family
 from turnout.ext.packets cimport (
-    CONTROL_BYTES, endpoint_gone, batch_address, batch_forward, batch_local, batch_receive, batch_t, iovec, mmsghdr, recvmmsg, sendmmsg,
+    CONTROL_BYTES, endpoint_gone, batch_address, batch_forward, batch_local, batch_receive, batch_send, batch_t, iovec, mmsghdr, recvmmsg,
     sockaddr_in6, tell_local,
 )
 from turnout.ext.relay cimport relay_datagrams
@@ -61,7 +61,8 @@ cdef bint batch_open(batch_t *b) noexcept nogil:
     b.peer = <sockaddr_in6 *>calloc(DATAGRAMS, sizeof(sockaddr_in6))
     b.control = calloc(DATAGRAMS, CONTROL_BYTES)
     b.bytes = <char *>malloc(<size_t>DATAGRAMS * DATAGRAM_MAX)
-    return b.head != NULL and b.data != NULL and b.peer != NULL and b.control != NULL and b.bytes != NULL
+    b.run = <mmsghdr *>calloc(DATAGRAMS, sizeof(mmsghdr))
+    return b.head != NULL and b.data != NULL and b.peer != NULL and b.control != NULL and b.bytes != NULL and b.run != NULL
 
 
 cdef void batch_close(batch_t *b) noexcept nogil:
@@ -70,6 +71,7 @@ cdef void batch_close(batch_t *b) noexcept nogil:
     free(b.peer)
     free(b.control)
     free(b.bytes)
+    free(b.run)
 
 
 cdef int datagram_listen(core_t *core, conn_t *l) noexcept nogil:
@@ -339,7 +341,7 @@ cdef int write_up(core_t *core, conn_t *c, uint32_t i, uint32_t stop) noexcept n
     if x.sent_us == 0:
         x.sent_us = core.now_us
     while at < stop:
-        n = sendmmsg(x.upstream.fd, &b.head[at], stop - at, MSG_DONTWAIT | MSG_NOSIGNAL)
+        n = batch_send(b, x.upstream.fd, at, stop)
         if n < 0 and errno == EINTR:
             continue
         if n < 0 and endpoint_gone(errno) and taken == 0:
@@ -348,8 +350,8 @@ cdef int write_up(core_t *core, conn_t *c, uint32_t i, uint32_t stop) noexcept n
             at += 1
             continue
         for k in range(at, at + <uint32_t>n):
-            x.up.bytes += b.head[k].msg_len
-            x.up.wire += b.head[k].msg_len
+            x.up.bytes += b.data[k].iov_len
+            x.up.wire += b.data[k].iov_len
         at += <uint32_t>n
         taken += n
     return taken
@@ -433,7 +435,7 @@ cdef void datagram_flush(core_t *core) noexcept nogil:
     if d == NULL or d.n_out == 0:
         return
     while at < d.n_out:
-        n = sendmmsg(d.out.fd, &d.to_clients.head[at], d.n_out - at, MSG_DONTWAIT | MSG_NOSIGNAL)
+        n = batch_send(&d.to_clients, d.out.fd, at, d.n_out)
         if n > 0:
             counts(core).datagrams_out += <uint32_t>n
             at += <uint32_t>n

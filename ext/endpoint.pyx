@@ -118,7 +118,7 @@ cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, const member_t *membe
         close(fd)
         return NULL
     if (member.ctx != NULL and not tls_connect(core, u, member.ctx, member.tls_name.p, member.tls_ip, e.session)
-            or not conn_watch(core, u, <uint32_t>EPOLLOUT)):
+            or not conn_watch(core, u, 0 if datagrams else <uint32_t>EPOLLOUT)):
         conn_close(core, u)
         return NULL
     if datagrams:

@@ -12,10 +12,17 @@ cdef extern from *:
     #endif
     #include <sys/socket.h>
     #include <netinet/in.h>
+    #include <netinet/udp.h>
     #include <errno.h>
+    #include <stdint.h>
     #include <string.h>
 
-    #define TURNOUT_CONTROL 64   /* room for one in6_pktinfo */
+    #define TURNOUT_CONTROL 64   /* room for one in6_pktinfo and the size of segments */
+    #define TURNOUT_SEGMENT 1452 /* larger datagrams may have to be sent in fragments, which segments cannot */
+    #define TURNOUT_RUN 65000    /* bytes of one message, whatever the headers */
+    #ifndef UDP_SEGMENT
+    #define UDP_SEGMENT 103
+    #endif
 
     typedef struct {
         struct mmsghdr *head;             /* [n] */
@@ -23,6 +30,7 @@ cdef extern from *:
         struct sockaddr_in6 *peer;        /* also holds a sockaddr_in */
         char (*control)[TURNOUT_CONTROL];
         char *bytes;                      /* n times `size` */
+        struct mmsghdr *run;              /* [n] what is sent: one entry, or several of one size to one peer */
         unsigned n, size;
     } turnout_batch;
 
@@ -126,6 +134,73 @@ cdef extern from *:
         }
     }
 
+    /* Whether entry i goes where entry `first` goes, from the same address. */
+    static inline int turnout_same_way(const turnout_batch *b, unsigned first, unsigned i)
+    {
+        const struct msghdr *f = &b->head[first].msg_hdr, *h = &b->head[i].msg_hdr;
+        return h->msg_namelen == f->msg_namelen && h->msg_controllen == f->msg_controllen
+            && (h->msg_namelen == 0 || memcmp(h->msg_name, f->msg_name, h->msg_namelen) == 0)
+            && (h->msg_controllen == 0 || memcmp(h->msg_control, f->msg_control, h->msg_controllen) == 0);
+    }
+
+    /* How many entries from `at` on may leave as one message: of one size, the last one also smaller. */
+    static inline unsigned turnout_run_length(const turnout_batch *b, unsigned at, unsigned stop)
+    {
+        size_t size = b->data[at].iov_len, all = size;
+        unsigned i;
+        if (size == 0 || size > TURNOUT_SEGMENT)
+            return 1;
+        for (i = at + 1; i < stop; i++) {
+            size_t next = b->data[i].iov_len;
+            if (next == 0 || next > size || b->data[i - 1].iov_len < size || (all += next) > TURNOUT_RUN
+                || !turnout_same_way(b, at, i))
+                break;
+        }
+        return i - at;
+    }
+
+    /* Message k: entries at..at+n, cut by the kernel where it has to be (UDP_SEGMENT). Their control is used up. */
+    static inline void turnout_run_set(turnout_batch *b, unsigned k, unsigned at, unsigned n)
+    {
+        struct msghdr *h = &b->run[k].msg_hdr;
+        uint16_t size = (uint16_t)b->data[at].iov_len;
+        struct cmsghdr *c;
+        *h = b->head[at].msg_hdr;
+        h->msg_iov = &b->data[at];
+        h->msg_iovlen = n;
+        if (n == 1)
+            return;
+        h->msg_control = b->control[at];
+        c = (struct cmsghdr *)(b->control[at] + h->msg_controllen);
+        memset(c, 0, CMSG_SPACE(sizeof(size)));
+        c->cmsg_level = IPPROTO_UDP;
+        c->cmsg_type = UDP_SEGMENT;
+        c->cmsg_len = CMSG_LEN(sizeof(size));
+        memcpy(CMSG_DATA(c), &size, sizeof(size));
+        h->msg_controllen += CMSG_SPACE(sizeof(size));
+    }
+
+    /* Send entries at..stop, in as few messages as there can be. How many entries the kernel took of those at the front;
+     * -1: not even the first one, errno says why. */
+    static inline int turnout_batch_send(turnout_batch *b, int fd, unsigned at, unsigned stop)
+    {
+        unsigned i, k, n, taken = 0;
+        int put;
+        if (stop - at == 1)
+            return sendmsg(fd, &b->head[at].msg_hdr, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 1;
+        for (i = at, k = 0; i < stop; i += n, k++) {
+            n = turnout_run_length(b, i, stop);
+            turnout_run_set(b, k, i, n);
+        }
+        put = sendmmsg(fd, b->run, k, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (put < 0 && b->run[0].msg_hdr.msg_iovlen > 1 && (errno == EINVAL || errno == EMSGSIZE || errno == EIO))
+            /* The way there is narrower than a segment, or cannot have any. */
+            return sendmsg(fd, &b->head[at].msg_hdr, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 1;
+        for (i = 0; (int)i < put; i++)
+            taken += b->run[i].msg_hdr.msg_iovlen;
+        return put < 0 ? -1 : (int)taken;
+    }
+
     /* Whether an error of a connected socket says that nobody is there; others are about one datagram, or this machine. */
     static inline int turnout_gone(int error)
     {
@@ -157,22 +232,23 @@ cdef extern from *:
     struct mmsghdr:
         unsigned int msg_len
     struct iovec:
-        pass
+        size_t iov_len
     ctypedef struct batch_t "turnout_batch":
         mmsghdr *head
         iovec *data
         sockaddr_in6 *peer
         void *control
         char *bytes
+        mmsghdr *run
         unsigned int n
         unsigned int size
     enum:
         CONTROL_BYTES "TURNOUT_CONTROL"
     int recvmmsg(int, mmsghdr *, unsigned int, int, void *) noexcept nogil
-    int sendmmsg(int, mmsghdr *, unsigned int, int) noexcept nogil
     void batch_receive "turnout_batch_receive"(batch_t *, unsigned int, bint, bint) noexcept nogil
     void batch_forward "turnout_batch_forward"(batch_t *, unsigned int) noexcept nogil
     void batch_local "turnout_batch_local"(batch_t *, unsigned int, uint8_t *) noexcept nogil
     void batch_address "turnout_batch_address"(batch_t *, unsigned int, int, const uint8_t *, uint16_t, const uint8_t *, bint) noexcept nogil
+    int batch_send "turnout_batch_send"(batch_t *, int, unsigned int, unsigned int) noexcept nogil
     bint endpoint_gone "turnout_gone"(int) noexcept nogil
     bint tell_local "turnout_tell_local"(int, int) noexcept nogil
