@@ -14,8 +14,8 @@ MODULES = [
     "timers", "buffers", "text", "headers", "framing", "http1", "scoreboard", "ring", "breaker", "sticky",
     "retry", "listing", "latency", "strategies", "split", "adopt", "select", "document", "router",
     "snapshot", "logline", "account", "stream", "conn", "endpoint", "edits", "respond", "request",
-    "upstream", "exchange", "hello", "proxyproto", "preface", "tunnel", "datagram", "relay", "listener",
-    "engine", "openssl", "contexts", "tls",
+    "upstream", "exchange", "hello", "proxyproto", "preface", "tunnel", "sessions", "datagram", "relay",
+    "listener", "engine", "openssl", "contexts", "tls",
 ]  # fmt: skip
 
 SANITIZE = os.environ.get("TURNOUT_SANITIZE") == "1"

@@ -51,6 +51,7 @@ cdef enum conn_flag:
     CF_RAW = 512              # client of a TCP listener: no HTTP is spoken
     CF_PROXY = 1024           # client whose first bytes have not been looked at for a PROXY header
     CF_DATAGRAM = 2048        # UDP: a listening socket, one to an endpoint, or a client, which has no descriptor (see datagram.pxd)
+    CF_ALONE = 4096           # UDP client that is no session: there for one datagram
 
 cdef struct conn_t:
     int32_t fd
@@ -60,7 +61,7 @@ cdef struct conn_t:
     uint8_t kind              # conn_kind
     uint8_t state             # conn_state
     timer_node_t timer
-    conn_t *next              # free list, or idle list of the endpoint, or list of clients
+    conn_t *next              # free list, or idle list of the endpoint, or list of clients, or of UDP listeners
     conn_t *prev
     conn_t *ready_next        # run queue
     exch_t *x
@@ -70,8 +71,8 @@ cdef struct conn_t:
     uint16_t listener         # client: scoreboard slot of its listener
     uint16_t port             # client: peer's port
     uint32_t served           # exchanges finished
-    uint32_t owner            # upstream: generation of its endpoint when it was opened
-    uint8_t address[16]       # client: peer, IPv4 mapped into IPv6
+    uint32_t owner            # upstream: generation of its endpoint when it was opened; client of a UDP session: scope of its address
+    uint8_t address[16]       # client: peer, IPv4 mapped into IPv6; upstream for datagrams: see endpoint_since_ms
 
 cdef enum tls_flag:
     TF_DONE = 1               # the handshake is complete

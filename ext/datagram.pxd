@@ -8,9 +8,10 @@ nothing passes for the service's session_ms, or after as many answers as the lis
     listener socket --recvmmsg--> by source: session --sendmmsg--> endpoint's socket
     endpoint's socket --recvmmsg--> answers of all sessions of a turn --sendmmsg--> listener socket
 
-A listener without sessions picks an endpoint for each datagram, over pooled sockets, and passes no answers back.
-Sessions of a worker stand in a hash table; it grows by doubling, so no datagram allocates. What the kernel does not
-take at once is dropped and counted, as on any network.
+A listener without sessions picks an endpoint for each datagram, over pooled sockets, and passes no answers back. An ICMP error
+that comes when the datagram is long on its way is told to the breaker by whoever finds it (endpoint.pyx).
+Sessions of a worker stand in a hash table (sessions.pxd), so no datagram allocates. What the kernel does not take at once is
+dropped and counted, as on any network. Neighbours in a batch that go to one peer leave as one message (packets.pxd).
 """
 
 from libc.stdint cimport uint32_t
@@ -22,8 +23,10 @@ cdef enum:
 
 cdef int datagram_listen(core_t *core, conn_t *l) noexcept nogil
 """Get ready to read from a UDP listener's socket; -1: no memory."""
+cdef void datagram_linger(core_t *core, conn_t *l) noexcept nogil
+"""Take no new senders. The sessions there are go on over the socket until the last of them ends; then it closes."""
 cdef void datagram_deaf(core_t *core, conn_t *l) noexcept nogil
-"""Take no more from clients. Answers still go out over the socket until the last of its sessions ends; then it closes."""
+"""The same when somebody else reads from the socket: what clients send is theirs from here on, only answers still go out."""
 cdef void datagram_event(core_t *core, conn_t *l) noexcept nogil
 """Datagrams of clients wait."""
 cdef void datagram_bound(core_t *core, exch_t *x) noexcept nogil

@@ -1,41 +1,41 @@
 """See datagram.pxd."""
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 from turnout.ext.account cimport account_attempt, account_settled
 from turnout.ext.conn cimport conn_close, conn_deadline, conn_new, conn_ready
 from turnout.ext.core cimport (
-    CF_DATAGRAM, CF_DEAD, CF_RAW, CF_READABLE, CF_WATCHED, CONN_CLIENT, CS_BUSY, CS_LINGER, SF_ENDED, SF_FLUSHED, XF_ANSWERED,
+    CF_ALONE, CF_DATAGRAM, CF_DEAD, CF_RAW, CF_READABLE, CF_WATCHED, CONN_CLIENT, CS_BUSY, CS_LINGER, SF_ENDED, SF_FLUSHED, XF_ANSWERED,
     XF_CLOSE, XF_SENT, XS_TUNNEL, conn_t, core_t, endpoint_t, exch_t,
 )
-from turnout.ext.endpoint cimport endpoint_keep
+from turnout.ext.endpoint cimport endpoint_keep, endpoint_since_ms
 from turnout.ext.kernel cimport (
-    AF_INET, EINTR, EMSGSIZE, EPOLL_CTL_DEL, MSG_DONTWAIT, epoll_ctl, errno, sockaddr,
+    EINTR, EMSGSIZE, EPOLL_CTL_DEL, MSG_DONTWAIT, epoll_ctl, errno, sockaddr,
 )
 from turnout.ext.listener cimport client_enter, listener_full, peer_address, socket_family
 from turnout.ext.packets cimport (
-    CONTROL_BYTES, endpoint_gone, batch_address, batch_forward, batch_local, batch_receive, batch_send, batch_t, iovec, mmsghdr, recvmmsg,
-    sockaddr_in6, tell_local,
+    CONTROL_BYTES, batch_address, batch_forward, batch_local, batch_receive, batch_scope, batch_send, batch_t, endpoint_gone, iovec,
+    mmsghdr, recvmmsg, same_name, sockaddr_in6, tell_local,
 )
 from turnout.ext.relay cimport relay_datagrams
 from turnout.ext.respond cimport exchange_slim, respond_finish
 from turnout.ext.scoreboard cimport CAUSE_CONNECT, CAUSE_NONE, OUT_1XX, OUT_CONNECT, sb_worker_t
-from turnout.ext.select cimport PICK_SETTLED, hash_bytes
+from turnout.ext.select cimport PICK_PROBE, PICK_SETTLED
+from turnout.ext.sessions cimport sessions_add, sessions_close, sessions_drop, sessions_find, sessions_open, sessions_t, source_t, via
 from turnout.ext.snapshot cimport listener_t, snapshot_listener
 from turnout.ext.tunnel cimport tunnel_deadline, tunnel_end
 
 cdef enum:
-    TABLE_MIN = 1024          # places of a new table, a power of two
     ROUNDS = 4                # batches of one socket in one turn; then others have theirs
     ANSWERS = 16              # answers of one session that are read at once
+    PROVEN_MS = 1000          # a socket that no ICMP error has reached for so long: somebody is there
 
 # What of a listener's conn_t is used otherwise than by a TCP one: address[0] family, address[1] whether answers name the
-# address they come from, served its sessions, CS_LINGER once it is deaf.
+# address they come from, served its sessions, next the list of those that take new senders, CS_LINGER once it does not.
 cdef struct datagrams_t:
-    conn_t **table            # sessions by listener and source, open addressing, linear probing
-    uint32_t places           # a power of two
-    uint32_t n
+    sessions_t sessions
+    conn_t *listeners         # that take new senders
     batch_t from_clients
     batch_t to_clients
     uint32_t n_out            # gathered in to_clients
@@ -81,14 +81,14 @@ cdef int datagram_listen(core_t *core, conn_t *l) noexcept nogil:
         core.datagrams = d
         if d == NULL:
             return -1
-        d.places = TABLE_MIN
-        d.table = <conn_t **>calloc(TABLE_MIN, sizeof(conn_t *))
-        if not batch_open(&d.from_clients) or not batch_open(&d.to_clients) or d.table == NULL:
+        if sessions_open(&d.sessions) < 0 or not batch_open(&d.from_clients) or not batch_open(&d.to_clients):
             datagrams_free(core)
             return -1
     l.flags |= CF_DATAGRAM
     l.address[0] = <uint8_t>socket_family(l.fd)
     l.address[1] = tell_local(l.fd, l.address[0])
+    l.next = d.listeners
+    d.listeners = l
     return 0
 
 
@@ -98,94 +98,69 @@ cdef void datagrams_free(core_t *core) noexcept nogil:
         return
     batch_close(&d.from_clients)
     batch_close(&d.to_clients)
-    free(d.table)
+    sessions_close(&d.sessions)
     free(d)
     core.datagrams = NULL
 
 
-# ---- the table --------------------------------------------------------------------------------------------------
+# ---- listeners --------------------------------------------------------------------------------------------------
 
-cdef inline uint32_t place_of(const datagrams_t *d, const conn_t *l, const uint8_t *address, uint16_t port) noexcept nogil:
-    cdef uint8_t key[24]
-    memcpy(key, address, 16)
-    memcpy(key + 16, &port, 2)
-    memcpy(key + 18, &l.index, 4)
-    key[22] = 0
-    key[23] = 0
-    return <uint32_t>hash_bytes(<const char *>key, 24) & (d.places - 1)
+cdef void closes(core_t *core, conn_t *l) noexcept nogil:
+    if mine(core) != NULL and mine(core).out == l:
+        datagram_flush(core)
+    conn_close(core, l)
 
 
-cdef inline conn_t *via(const conn_t *c) noexcept nogil:
-    """The listener of a session."""
-    return <conn_t *>c.endpoint
+cdef void takes_nobody(core_t *core, conn_t *l) noexcept nogil:
+    cdef conn_t **at = &mine(core).listeners
+    while at[0] != NULL and at[0] != l:
+        at = &at[0].next
+    if at[0] == l:
+        at[0] = l.next
+    l.next = NULL
+    l.state = CS_LINGER
 
 
-cdef inline uint32_t home_of(const datagrams_t *d, const conn_t *c) noexcept nogil:
-    return place_of(d, via(c), c.address, c.port)
+cdef void datagram_linger(core_t *core, conn_t *l) noexcept nogil:
+    takes_nobody(core, l)
+    if l.served == 0:
+        closes(core, l)
 
 
-cdef conn_t *table_find(const datagrams_t *d, const conn_t *l, const uint8_t *address, uint16_t port) noexcept nogil:
-    cdef uint32_t at = place_of(d, l, address, port)
-    cdef conn_t *c
-    while d.table[at] != NULL:
-        c = d.table[at]
-        if c.port == port and via(c) == l and memcmp(c.address, address, 16) == 0:
-            return c
-        at = (at + 1) & (d.places - 1)
-    return NULL
+cdef void datagram_deaf(core_t *core, conn_t *l) noexcept nogil:
+    if l.flags & CF_WATCHED:
+        epoll_ctl(core.epfd, EPOLL_CTL_DEL, l.fd, NULL)
+        l.flags &= ~<uint16_t>CF_WATCHED
+    datagram_linger(core, l)
 
 
-cdef inline void table_set(datagrams_t *d, conn_t *c) noexcept nogil:
-    cdef uint32_t at = home_of(d, c)
-    while d.table[at] != NULL:
-        at = (at + 1) & (d.places - 1)
-    d.table[at] = c
-
-
-cdef bint table_add(datagrams_t *d, conn_t *c) noexcept nogil:
-    """At most half full; False when memory is out."""
-    cdef conn_t **old = d.table
-    cdef uint32_t i, n = d.places
-    if (d.n + 1) * 2 > n:
-        d.table = <conn_t **>calloc(<size_t>n * 2, sizeof(conn_t *))
-        if d.table == NULL:
-            d.table = old
-            return False
-        d.places = n * 2
-        for i in range(n):
-            if old[i] != NULL:
-                table_set(d, old[i])
-        free(old)
-    table_set(d, c)
-    d.n += 1
-    return True
-
-
-cdef void table_drop(datagrams_t *d, conn_t *c) noexcept nogil:
-    """Whoever stands behind the gap and may stand in it moves up, so that there are no markers to clear away."""
-    cdef uint32_t mask = d.places - 1, gap = home_of(d, c), at
-    while d.table[gap] != c:
-        if d.table[gap] == NULL:
-            return
-        gap = (gap + 1) & mask
-    d.n -= 1
-    at = gap
-    while True:
-        at = (at + 1) & mask
-        if d.table[at] == NULL:
-            break
-        if ((at - home_of(d, d.table[at])) & mask) >= ((at - gap) & mask):
-            d.table[gap] = d.table[at]
-            gap = at
-    d.table[gap] = NULL
+cdef conn_t *heir_of(core_t *core, const conn_t *l) noexcept nogil:
+    """Who takes new senders at the address of a listener that does not: it was removed and has come back."""
+    cdef conn_t *other = mine(core).listeners
+    while other != NULL and not same_name(l.fd, other.fd):
+        other = other.next
+    return other
 
 
 # ---- sessions ---------------------------------------------------------------------------------------------------
 
-cdef conn_t *session_new(core_t *core, conn_t *l, const listener_t *listener, const uint8_t *address,
-                         uint16_t port) noexcept nogil:
-    """The session of a sender, NULL when it could not be made: said in the log and counted, if there was a route."""
-    cdef datagrams_t *d = mine(core)
+cdef conn_t *session_of(core_t *core, conn_t *l, const source_t *from_) noexcept nogil:
+    """The client that a datagram is of: a session that stands, else a new one, or one of this datagram alone. NULL when
+    nobody new is taken or it could not be made."""
+    cdef const listener_t *listener = snapshot_listener(core.snapshot, l.listener)
+    cdef conn_t *c = NULL
+    if l.state == CS_LINGER or (listener != NULL and listener.sessions):
+        c = sessions_find(&mine(core).sessions, l, from_)
+    if c != NULL:
+        return c
+    if l.state == CS_LINGER:
+        l = heir_of(core, l)
+        return session_of(core, l, from_) if l != NULL else NULL
+    return session_new(core, l, listener, from_) if listener != NULL else NULL
+
+
+cdef conn_t *session_new(core_t *core, conn_t *l, const listener_t *listener, const source_t *from_) noexcept nogil:
+    """NULL when it could not be made: said in the log and counted, if there was a route."""
     cdef conn_t *c
     cdef uint32_t generation
     if listener_full(core, l):
@@ -195,9 +170,12 @@ cdef conn_t *session_new(core_t *core, conn_t *l, const listener_t *listener, co
         return NULL
     c.flags = CF_RAW | CF_DATAGRAM
     c.endpoint = <endpoint_t *>l
-    c.port = port
-    memcpy(c.address, address, 16)
-    if not table_add(d, c):
+    c.port = from_.port
+    c.owner = from_.scope
+    memcpy(c.address, from_.address, 16)
+    if not listener.sessions:
+        c.flags |= CF_ALONE
+    elif not sessions_add(&mine(core).sessions, c):
         conn_close(core, c)
         return NULL
     l.served += 1
@@ -209,23 +187,11 @@ cdef conn_t *session_new(core_t *core, conn_t *l, const listener_t *listener, co
 
 cdef void datagram_forget(core_t *core, conn_t *c) noexcept nogil:
     cdef conn_t *l = via(c)
-    table_drop(mine(core), c)
+    if not c.flags & CF_ALONE:
+        sessions_drop(&mine(core).sessions, c)
     l.served -= 1
     if l.served == 0 and l.state == CS_LINGER:
-        if mine(core).out == l:
-            datagram_flush(core)
-        conn_close(core, l)
-
-
-cdef void datagram_deaf(core_t *core, conn_t *l) noexcept nogil:
-    if l.flags & CF_WATCHED:
-        epoll_ctl(core.epfd, EPOLL_CTL_DEL, l.fd, NULL)
-        l.flags &= ~<uint16_t>CF_WATCHED
-    l.state = CS_LINGER
-    if l.served == 0:
-        if mine(core) != NULL and mine(core).out == l:
-            datagram_flush(core)
-        conn_close(core, l)
+        closes(core, l)
 
 
 cdef void datagram_bound(core_t *core, exch_t *x) noexcept nogil:
@@ -250,9 +216,12 @@ cdef void session_failed(core_t *core, conn_t *c) noexcept nogil:
 
 
 cdef void datagram_over(core_t *core, conn_t *c) noexcept nogil:
-    """Without sessions: the one datagram is on its way, and the socket is good for the next."""
+    """The one datagram is on its way, and the socket is good for the next. That nothing speaks against it yet tells the
+    breaker only of a socket that has been used for a while, or somebody who is gone would come back with each datagram."""
     cdef exch_t *x = c.x
     cdef conn_t *u = x.upstream
+    if not x.pick.flags & PICK_PROBE and core.now_ms - endpoint_since_ms(u) < PROVEN_MS:
+        x.pick.flags |= PICK_SETTLED
     account_attempt(core, x, OUT_1XX)
     x.upstream = NULL
     u.x = NULL
@@ -264,8 +233,7 @@ cdef void datagram_over(core_t *core, conn_t *c) noexcept nogil:
 
 cdef void datagram_event(core_t *core, conn_t *l) noexcept nogil:
     cdef datagrams_t *d = mine(core)
-    cdef const listener_t *listener = snapshot_listener(core.snapshot, l.listener)
-    cdef uint32_t i
+    cdef uint32_t i, generation = l.generation
     cdef int n, turn
     for turn in range(ROUNDS):
         for i in range(DATAGRAMS):
@@ -274,87 +242,92 @@ cdef void datagram_event(core_t *core, conn_t *l) noexcept nogil:
         if n <= 0:
             return
         counts(core).datagrams_in += <uint32_t>n
-        if listener == NULL:
-            counts(core).datagrams_dropped += <uint32_t>n
-        else:
-            deliver(core, l, listener, <uint32_t>n)
-        if n < DATAGRAMS:
+        deliver(core, l, <uint32_t>n)
+        if n < DATAGRAMS or l.generation != generation:
             return
 
 
-cdef void deliver(core_t *core, conn_t *l, const listener_t *listener, uint32_t n) noexcept nogil:
-    """Datagrams of one sender that follow each other go on together."""
-    cdef datagrams_t *d = mine(core)
-    cdef uint8_t address[16]
-    cdef uint8_t other[16]
-    cdef uint16_t port, other_port
-    cdef uint32_t i = 0, stop
-    while i < n:
-        port = peer_address(<const sockaddr *>&d.from_clients.peer[i], address)
+cdef inline void source_of(const batch_t *b, uint32_t i, source_t *out) noexcept nogil:
+    out.port = peer_address(<const sockaddr *>&b.peer[i], out.address)
+    out.scope = batch_scope(b, i)
+
+
+cdef void deliver(core_t *core, conn_t *l, uint32_t n) noexcept nogil:
+    """Datagrams of one sender that follow each other go on together, when they belong together."""
+    cdef const batch_t *b = &mine(core).from_clients
+    cdef const listener_t *listener = snapshot_listener(core.snapshot, l.listener)
+    cdef bint together = l.state != CS_LINGER and listener != NULL and listener.sessions
+    cdef uint32_t i = 0, stop, generation = l.generation
+    cdef source_t from_, other
+    while i < n and l.generation == generation:
+        source_of(b, i, &from_)
         stop = i + 1
-        while stop < n and listener.sessions:
-            other_port = peer_address(<const sockaddr *>&d.from_clients.peer[stop], other)
-            if other_port != port or memcmp(address, other, 16) != 0:
+        while stop < n and together:
+            source_of(b, stop, &other)
+            if other.port != from_.port or other.scope != from_.scope or memcmp(other.address, from_.address, 16) != 0:
                 break
             stop += 1
-        send_up(core, l, listener, address, port, i, stop)
+        send_up(core, l, &from_, i, stop)
         i = stop
+    # The listener is gone with the last of its sessions.
+    counts(core).datagrams_dropped += n - i
 
 
-cdef void send_up(core_t *core, conn_t *l, const listener_t *listener, const uint8_t *address, uint16_t port, uint32_t i,
-                  uint32_t stop) noexcept nogil:
-    """Entries i to stop, all of one sender. When the endpoint turns out to be gone another one is tried, once."""
+cdef void send_up(core_t *core, conn_t *l, const source_t *from_, uint32_t at, uint32_t stop) noexcept nogil:
+    """Entries at to stop, all of one sender. When the endpoint turns out to be gone another one is tried, once."""
     cdef conn_t *c
-    cdef int turn, sent
+    cdef int turn
+    cdef uint32_t generation = l.generation
     cdef uint8_t local[16]
     if l.address[1]:
-        batch_local(&mine(core).from_clients, i, local)
+        batch_local(&mine(core).from_clients, at, local)
     for turn in range(2):
-        c = table_find(mine(core), l, address, port) if listener.sessions else NULL
-        if c == NULL:
-            c = session_new(core, l, listener, address, port)
+        c = session_of(core, l, from_) if l.generation == generation else NULL
         if c == NULL:
             break
-        if l.address[1]:
+        if via(c).address[1]:
             memcpy(c.x.local, local, 16)
-        sent = write_up(core, c, i, stop)
-        if sent < 0:
+        if not write_up(core, c, &at, stop):
             session_failed(core, c)
             continue
-        counts(core).datagrams_dropped += stop - i - <uint32_t>sent
-        if listener.sessions:
-            tunnel_deadline(core, c.x)
-        else:
+        if c.flags & CF_ALONE:
             datagram_over(core, c)
+        else:
+            tunnel_deadline(core, c.x)
         return
-    counts(core).datagrams_dropped += stop - i
+    counts(core).datagrams_dropped += stop - at
 
 
-cdef int write_up(core_t *core, conn_t *c, uint32_t i, uint32_t stop) noexcept nogil:
-    """How many the kernel took, which passes over those that it will not have; -1: the endpoint is not there."""
+cdef bint write_up(core_t *core, conn_t *c, uint32_t *at, uint32_t stop) noexcept nogil:
+    """Move *at on over what the kernel takes, and over what it will not have. False: the endpoint is not there."""
     cdef batch_t *b = &mine(core).from_clients
     cdef exch_t *x = c.x
-    cdef uint32_t k, at = i
-    cdef int n, taken = 0
-    for k in range(i, stop):
+    cdef uint32_t k
+    cdef int n
+    for k in range(at[0], stop):
         batch_forward(b, k)
     if x.sent_us == 0:
         x.sent_us = core.now_us
-    while at < stop:
-        n = batch_send(b, x.upstream.fd, at, stop)
+    while at[0] < stop:
+        n = batch_send(b, x.upstream.fd, at[0], stop)
         if n < 0 and errno == EINTR:
             continue
-        if n < 0 and endpoint_gone(errno) and taken == 0:
-            return -1
+        if n < 0 and endpoint_gone(errno):
+            return False
         if n < 0:
-            at += 1
-            continue
-        for k in range(at, at + <uint32_t>n):
-            x.up.bytes += b.data[k].iov_len
-            x.up.wire += b.data[k].iov_len
-        at += <uint32_t>n
-        taken += n
-    return taken
+            counts(core).datagrams_dropped += 1
+            n = 1
+        else:
+            count_up(x, b, at[0], <uint32_t>n)
+        at[0] += <uint32_t>n
+    return True
+
+
+cdef inline void count_up(exch_t *x, const batch_t *b, uint32_t at, uint32_t n) noexcept nogil:
+    cdef uint32_t k
+    for k in range(at, at + n):
+        x.up.bytes += b.data[k].iov_len
+        x.up.wire += b.data[k].iov_len
 
 
 # ---- to clients -------------------------------------------------------------------------------------------------
@@ -422,7 +395,8 @@ cdef void gather(core_t *core, exch_t *x, uint32_t n) noexcept nogil:
     for i in range(d.n_out, d.n_out + n):
         x.down.bytes += d.to_clients.head[i].msg_len
         x.down.wire += d.to_clients.head[i].msg_len
-        batch_address(&d.to_clients, i, via(c).address[0], c.address, c.port, x.local, via(c).address[1])
+        batch_address(&d.to_clients, i, via(c).address[0], c.address, c.owner, c.port, x.local,
+                      via(c).address[1])
     d.n_out += n
     tunnel_deadline(core, x)
 

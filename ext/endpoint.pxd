@@ -3,7 +3,8 @@
 An idle connection with anything to read is dead: data nobody asked for, or the end of the stream.
 """
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcpy
 from turnout.ext.core cimport conn_t, core_t, endpoint_t
 from turnout.ext.snapshot cimport member_t, service_t, snapshot_t
 
@@ -19,6 +20,14 @@ cdef void endpoint_keep(core_t *core, endpoint_t *e, conn_t *u, const service_t 
 """Put a connection into the pool, or close it when the pool is full, the endpoint gone or the connection spent."""
 cdef void endpoint_close(core_t *core, conn_t *u) noexcept nogil
 """Close an upstream connection, pooled or not."""
+cdef void endpoint_discard(core_t *core, conn_t *u) noexcept nogil
+"""Close a pooled connection that is no good any more. A socket for datagrams says what became of the last one: an ICMP error
+or an answer, and the breaker hears of it."""
+cdef inline uint64_t endpoint_since_ms(const conn_t *u) noexcept nogil:
+    """When a socket for datagrams was opened."""
+    cdef uint64_t ms
+    memcpy(&ms, u.address, sizeof(ms))
+    return ms
 cdef void endpoint_free(core_t *core, endpoint_t *e) noexcept nogil
 """Close its idle connections and free it; the others must have been closed."""
 cdef void endpoints_adopt(core_t *core, const snapshot_t *snap) noexcept nogil

@@ -9,10 +9,13 @@ from turnout.ext.core cimport (
     core_t, endpoint_t,
 )
 from turnout.ext.kernel cimport (
-    AF_UNIX, EADDRNOTAVAIL, EINPROGRESS, ENOBUFS, ENOMEM, EPOLLOUT, IPPROTO_TCP, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, TCP_NODELAY, close, connect,
-    errno, setsockopt, sockaddr, socket,
+    AF_UNIX, EADDRNOTAVAIL, EINPROGRESS, ENOBUFS, ENOMEM, EPOLLOUT, IPPROTO_TCP, SO_ERROR, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK,
+    SOCK_STREAM, SOL_SOCKET, TCP_NODELAY, close, connect, errno, getsockopt, setsockopt, sockaddr, socket, socklen_t,
 )
 from turnout.ext.openssl cimport SSL_CTX, openssl
+from turnout.ext.packets cimport endpoint_gone
+from turnout.ext.scoreboard cimport OUT_1XX, OUT_CONNECT
+from turnout.ext.select cimport select_tell
 from turnout.ext.snapshot cimport member_t, service_t, snapshot_t
 from turnout.ext.tls cimport tls_connect, tls_context
 
@@ -82,15 +85,21 @@ cdef void count_open(core_t *core, endpoint_t *e) noexcept nogil:
     core.sb.slab[core.sb.me].upstreams = core.n_upstreams
 
 
+cdef bint spent(conn_t *u, bint careful) noexcept nogil:
+    """Whether a pooled connection, or one that is to be pooled, is no good."""
+    if u.flags & CF_DATAGRAM:
+        return u.flags & (CF_READABLE | CF_DEAD) != 0
+    return u.flags & (CF_PEER_SHUT | CF_DEAD) or ((careful or u.flags & CF_READABLE) and not conn_quiet(u))
+
+
 cdef conn_t *endpoint_reuse(core_t *core, endpoint_t *e, bint datagrams, bint careful) noexcept nogil:
     cdef conn_t *u
     while e.idle != NULL:
         u = e.idle
         # Readable may be an edge older than the last read: only a look tells. And what comes to the service may have
         # changed from connections to datagrams.
-        if (u.flags & (CF_PEER_SHUT | CF_DEAD) or (u.flags & CF_DATAGRAM != 0) != datagrams
-                or ((careful or u.flags & CF_READABLE) and not conn_quiet(u))):
-            endpoint_close(core, u)
+        if (u.flags & CF_DATAGRAM != 0) != datagrams or spent(u, careful):
+            endpoint_discard(core, u)
             continue
         u.flags &= ~<uint32_t>CF_READABLE
         pool_unlink(e, u)
@@ -123,6 +132,7 @@ cdef conn_t *endpoint_connect(core_t *core, endpoint_t *e, const member_t *membe
         return NULL
     if datagrams:
         u.flags |= CF_DATAGRAM
+        memcpy(u.address, &core.now_ms, sizeof(core.now_ms))
     u.endpoint = e
     u.owner = e.generation
     u.state = CS_CONNECTING
@@ -137,10 +147,8 @@ cdef void endpoint_keep(core_t *core, endpoint_t *e, conn_t *u, const service_t 
     # The slot may have gone to another endpoint meanwhile, which has another address; or TLS is another by now.
     if (e.gone or u.owner != e.generation or tls_context(u) != e.ctx or core.draining or service.proxy_version
             or e.n_idle >= service.pool_max or u.inb != NULL
-            or (service.pool_requests and u.served >= service.pool_requests)
-            or u.flags & (CF_PEER_SHUT | CF_DEAD)
-            or (u.flags & CF_READABLE and not conn_quiet(u))):
-        endpoint_close(core, u)
+            or (service.pool_requests and u.served >= service.pool_requests) or spent(u, False)):
+        endpoint_discard(core, u)
         return
     u.flags &= ~<uint32_t>CF_READABLE
     u.state = CS_POOLED
@@ -165,6 +173,16 @@ cdef void endpoint_close(core_t *core, conn_t *u) noexcept nogil:
     core.n_upstreams -= 1
     conn_close(core, u)
     count_open(core, e)
+
+
+cdef void endpoint_discard(core_t *core, conn_t *u) noexcept nogil:
+    cdef int why = 0
+    cdef socklen_t n = sizeof(why)
+    if u.flags & CF_DATAGRAM and u.flags & (CF_READABLE | CF_DEAD):
+        getsockopt(u.fd, SOL_SOCKET, SO_ERROR, &why, &n)
+        if why == 0 or endpoint_gone(why):
+            select_tell(core.selector, u.endpoint.slot, u.owner, OUT_CONNECT if why else OUT_1XX, core.now_us)
+    endpoint_close(core, u)
 
 
 cdef void endpoints_adopt(core_t *core, const snapshot_t *snap) noexcept nogil:

@@ -28,9 +28,10 @@ class Engine:
         owns `fd` from here on.
         """
 
-    def unlisten(self, slot: int, fd: int = -1) -> None:
+    def unlisten(self, slot: int, fd: int = -1, *, last: bool = False) -> None:
         """Stop accepting and close this worker's copy of all sockets of the listener, or of the one whose
-        `fd` was given to `listen`; open connections go on.
+        `fd` was given to `listen`; open connections go on. `last`: nobody else reads from these sockets, so
+        clients of UDP sessions still do through this engine.
         """
 
     def retire(self, slot: int) -> None:

@@ -16,7 +16,7 @@ from turnout.ext.core cimport (
     CF_BLOCKED, CF_DATAGRAM, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_WATCHED, CONN_CLIENT, CONN_LISTENER, CONN_TICK, CONN_UPSTREAM, CONN_WAKE,
     CS_EXCHANGE, CS_LINGER, CS_IDLE, SCRATCH_BYTES, SLAB_CONNS, conn_t, core_t, endpoint_t, exch_t, log_t, service_state_t,
 )
-from turnout.ext.datagram cimport datagram_deaf, datagram_event, datagram_flush, datagram_listen, datagrams_free
+from turnout.ext.datagram cimport datagram_deaf, datagram_event, datagram_flush, datagram_linger, datagram_listen, datagrams_free
 from turnout.ext.endpoint cimport endpoint_close, endpoint_free, endpoints_adopt
 from turnout.ext.exchange cimport client_cut, client_event, client_timeout
 from turnout.ext.kernel cimport (
@@ -309,16 +309,19 @@ cdef class Engine:
             self._unlisten(self._at(self.listeners.pop(fd)))
             raise MemoryError
 
-    def unlisten(self, uint32_t slot, int fd=-1):
+    def unlisten(self, uint32_t slot, int fd=-1, *, bint last=False):
         for own in [fd] if fd >= 0 else [f for f in self.listeners if self._at(self.listeners[f]).listener == slot]:
-            self._unlisten(self._at(self.listeners.pop(own)))
+            self._unlisten(self._at(self.listeners.pop(own)), last)
 
     cdef int _unlisten_all(self) except -1:
         for fd in list(self.listeners):
             self._unlisten(self._at(self.listeners.pop(fd)))
         return 0
 
-    cdef int _unlisten(self, conn_t *c) except -1:
+    cdef int _unlisten(self, conn_t *c, bint last=False) except -1:
+        if c.flags & CF_DATAGRAM and last:
+            datagram_linger(&self.core, c)
+            return 0
         if c.flags & CF_DATAGRAM:
             datagram_deaf(&self.core, c)
             return 0

@@ -83,9 +83,15 @@ cdef extern from *:
         }
     }
 
+    /* The interface that entry i came over when its sender's address is link-local, else 0. */
+    static inline unsigned turnout_batch_scope(const turnout_batch *b, unsigned i)
+    {
+        return b->peer[i].sin6_family == AF_INET6 ? b->peer[i].sin6_scope_id : 0;
+    }
+
     /* Entry i goes to a peer over an unconnected socket of this family, from `local` unless that is all zero. */
     static inline void turnout_batch_address(turnout_batch *b, unsigned i, int family, const unsigned char *address,
-                                             unsigned short port, const unsigned char *local, int with_local)
+                                             unsigned scope, unsigned short port, const unsigned char *local, int with_local)
     {
         struct msghdr *h = &b->head[i].msg_hdr;
         b->data[i].iov_len = b->head[i].msg_len;
@@ -102,6 +108,7 @@ cdef extern from *:
             b->peer[i].sin6_family = AF_INET6;
             b->peer[i].sin6_port = htons(port);
             memcpy(&b->peer[i].sin6_addr, address, 16);
+            b->peer[i].sin6_scope_id = scope;
             h->msg_namelen = sizeof(b->peer[i]);
         }
         h->msg_control = NULL;
@@ -208,6 +215,17 @@ cdef extern from *:
             || error == ENETDOWN || error == ENOPROTOOPT;
     }
 
+    /* Whether both sockets are bound to the same address and port. */
+    static inline int turnout_same_name(int fd, int other)
+    {
+        struct sockaddr_in6 a, b;
+        socklen_t n = sizeof(a), m = sizeof(b);
+        memset(&a, 0, sizeof(a));
+        memset(&b, 0, sizeof(b));
+        return getsockname(fd, (struct sockaddr *)&a, &n) == 0 && getsockname(other, (struct sockaddr *)&b, &m) == 0
+            && memcmp(&a, &b, sizeof(a)) == 0;
+    }
+
     /* Have the kernel tell the local address; 1 when the socket is bound to every address and needs it. */
     static inline int turnout_tell_local(int fd, int family)
     {
@@ -248,7 +266,10 @@ cdef extern from *:
     void batch_receive "turnout_batch_receive"(batch_t *, unsigned int, bint, bint) noexcept nogil
     void batch_forward "turnout_batch_forward"(batch_t *, unsigned int) noexcept nogil
     void batch_local "turnout_batch_local"(batch_t *, unsigned int, uint8_t *) noexcept nogil
-    void batch_address "turnout_batch_address"(batch_t *, unsigned int, int, const uint8_t *, uint16_t, const uint8_t *, bint) noexcept nogil
+    uint32_t batch_scope "turnout_batch_scope"(const batch_t *, unsigned int) noexcept nogil
+    void batch_address "turnout_batch_address"(
+        batch_t *, unsigned int, int, const uint8_t *, uint32_t, uint16_t, const uint8_t *, bint) noexcept nogil
     int batch_send "turnout_batch_send"(batch_t *, int, unsigned int, unsigned int) noexcept nogil
     bint endpoint_gone "turnout_gone"(int) noexcept nogil
+    bint same_name "turnout_same_name"(int, int) noexcept nogil
     bint tell_local "turnout_tell_local"(int, int) noexcept nogil

@@ -68,5 +68,8 @@ cdef void select_settle(selector_t *s, const service_t *service, pick_t *pick, i
 """Teach breaker and latency estimate the outcome of a pick that stays open: a tunnel stands and may stand for hours.
 What select_release says of it later teaches nothing more."""
 
+cdef void select_tell(selector_t *s, uint32_t slot, uint32_t generation, int outcome, uint64_t now_us) noexcept nogil
+"""The same of an endpoint for which no pick is open: what came of a datagram whose pick was closed long ago."""
+
 cdef uint64_t hash_bytes(const char *p, uint32_t n) noexcept nogil
 """The engine's key hash: low 64 bits of MurmurHash3 x64 128, seed 0; equal to mmh3.hash64(..., signed=False)[0]."""

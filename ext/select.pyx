@@ -314,6 +314,16 @@ cdef void select_settle(selector_t *s, const service_t *service, pick_t *pick, i
     learn(&s.balancer, pick.slot, outcome, first_us, now_us)
 
 
+cdef void select_tell(selector_t *s, uint32_t slot, uint32_t generation, int outcome, uint64_t now_us) noexcept nogil:
+    cdef pick_t pick
+    memset(&pick, 0, sizeof(pick_t))
+    pick.slot = slot
+    pick.generation = generation
+    pick.member = s.balancer.nodes[slot].member
+    if pick.member != NULL and pick.member.generation == generation:
+        select_settle(s, &s.balancer.snapshot.services[pick.member.service], &pick, outcome, 0, 0, now_us)
+
+
 cdef void tell_breaker(balancer_t *s, const service_t *service, const pick_t *pick, int outcome, int status,
                        uint64_t now_ms) noexcept nogil:
     cdef const breaker_conf_t *conf = &service.breaker

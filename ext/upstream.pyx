@@ -15,7 +15,7 @@ from turnout.ext.core cimport (
     XS_RESPONDING, XS_START, XS_TUNNEL, XS_WAITING, conn_t, core_t, endpoint_t, exch_t, service_state_t,
 )
 from turnout.ext.datagram cimport datagram_answer, datagram_bound
-from turnout.ext.endpoint cimport endpoint_close, endpoint_connect, endpoint_get, endpoint_keep, endpoint_reuse
+from turnout.ext.endpoint cimport endpoint_close, endpoint_connect, endpoint_discard, endpoint_get, endpoint_keep, endpoint_reuse
 from turnout.ext.framing cimport (
     BODY_CHUNKED, BODY_CLOSE, BODY_LENGTH, BODY_NONE, CHUNK_ROOM_BEFORE, CHUNK_SIZE, size_line,
 )
@@ -343,8 +343,8 @@ cdef void attempt_event(core_t *core, conn_t *u) noexcept nogil:
 cdef void pooled_event(core_t *core, conn_t *u) noexcept nogil:
     """Bytes or an end make a pooled connection useless. An edge may be older than the last read, or say no more than
     that the socket takes bytes again."""
-    if u.flags & (CF_PEER_SHUT | CF_DEAD) or (u.flags & CF_READABLE and not conn_quiet(u)):
-        endpoint_close(core, u)
+    if u.flags & (CF_PEER_SHUT | CF_DEAD) or (u.flags & CF_READABLE and (u.flags & CF_DATAGRAM or not conn_quiet(u))):
+        endpoint_discard(core, u)
     else:
         u.flags &= ~<uint32_t>CF_READABLE
 

@@ -258,6 +258,7 @@ class ListeningSet:
 
     def __init__(self, offers: Offers | None = None) -> None:
         self.by_key: dict[str, list[Listening]] = {}
+        self._lingering: set[str] = set()  # UDP keys given up; workers may still hold them for their sessions
         self.offers: Offers = offers or {}
 
     def prepare(
@@ -301,7 +302,7 @@ class ListeningSet:
         have = self.by_key.get(key, []) + self.offers.get(key, [])
         if have and (key.startswith("unix:") or any(item.shared for item in have)):
             return []
-        if not have and not self._ours(key):
+        if not have and not self._ours(key) and key not in self._lingering:
             check_free(key)
         out: list[Listening] = []
         try:
@@ -325,6 +326,8 @@ class ListeningSet:
 
     def remove(self, keys: Iterable[str]) -> list[Listening]:
         """Take out all sockets of these keys; they stay open, and are the caller's."""
+        keys = list(keys)
+        self._lingering.update(key for key in keys if key.startswith(UDP))
         return [item for key in keys for item in self.by_key.pop(key, [])]
 
     def take_offers(self) -> list[Listening]:

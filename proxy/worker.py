@@ -145,14 +145,14 @@ class Worker:
                 item.slot, item.engine_fd = slot, os.dup(item.fd)
                 self._running.listen(slot, item.engine_fd)
 
-    def _unlisten(self, item: Open) -> None:
+    def _unlisten(self, item: Open, *, last: bool = False) -> None:
         if item.slot >= 0:
-            self._running.unlisten(item.slot, item.engine_fd)
+            self._running.unlisten(item.slot, item.engine_fd, last=last)
             item.slot = -1
 
-    def _close(self, number: int) -> None:
+    def _close(self, number: int, *, last: bool = False) -> None:
         item = self.sockets.pop(number)
-        self._unlisten(item)
+        self._unlisten(item, last=last)
         os.close(item.fd)
 
     def _finish(self, numbers: set[int], deadline: float, message: Message) -> None:
@@ -162,7 +162,7 @@ class Worker:
         for number in list(numbers):
             if not _readable(self.sockets[number].fd) or self.loop.time() >= deadline:
                 numbers.discard(number)
-                self._close(number)
+                self._close(number, last=True)
         if numbers:
             self.loop.call_later(FINISH_LOOK_S, self._finish, numbers, deadline, message)
             return

@@ -4,11 +4,13 @@ import contextlib
 import itertools
 import random
 import socket
+from pathlib import Path
 
 import pytest
 from fakes.datagrams import Echo, Talker
 from fakes.documents import breaker, sticky
 from fakes.engine_process import Proxy, eventually
+from fakes.wire import PATIENCE
 
 UDP = {"protocol": "udp"}
 STRATEGIES = [
@@ -273,6 +275,84 @@ def test_two_listeners_keep_the_sessions_of_one_client_apart():
         assert len(set(echo.peers)) == 2
 
 
+def test_a_burst_of_datagrams_arrives_whole_and_in_order_both_ways(proxy):
+    sizes = [64] * 20 + [10, 64, 0, 64, 64, 63, 1, 1, 1400, 1400, 1401, 1453, 1453, 9000, 9000, 5, 0, 0, 64]
+    burst = [random.Random(n).randbytes(size) for n, size in enumerate(sizes)]
+    with Echo(lambda data: burst if data == b"all" else [data]) as echo, Talker(proxy.port) as client:
+        udp(proxy, echo)
+        client.send(b"all")
+        assert [client.receive() for _ in burst] == burst
+        for data in burst:
+            client.send(data)
+        assert [client.receive() for _ in burst] == burst
+        assert echo.got[1:] == burst
+        assert proxy.counts("datagrams_out") == 2 * len(burst)
+        assert proxy.counts("datagrams_dropped") == 0
+        record_bytes = sum(sizes)
+        proxy.drain()
+        proxy.workers[0].ask("abort")
+        record = proxy.record()
+        assert (record["bytes_in"], record["bytes_out"]) == (3 + record_bytes, 2 * record_bytes)
+
+
+def test_clients_of_a_listener_that_goes_are_served_on_and_nobody_new_is(proxy):
+    with Echo() as echo, talkers(proxy.port, 2) as (known, late):
+        served = udp(proxy, echo, tunnel_drain_ms=60_000)
+        assert known.ask(b"before") == b"before"
+        proxy.workers[0].ask("remove", 0)
+        late.send(b"late")
+        assert known.ask(b"after") == b"after"
+        assert eventually(lambda: proxy.counts("datagrams_dropped") == 1)
+        proxy.load({**proxy.document, "version": next(proxy.versions), "listeners": [], "routes": []})
+        assert known.ask(b"and on") == b"and on"
+        assert inflight(proxy, served) == 1
+        assert len(set(echo.peers)) == 1
+        assert b"late" not in echo.got
+
+
+def test_the_socket_of_a_listener_that_went_closes_with_the_last_of_its_sessions(proxy):
+    with Echo() as echo, talkers(proxy.port, 3) as clients:
+        udp(proxy, echo, tunnel_drain_ms=300)
+        for client in clients:
+            assert client.ask(b"x") == b"x"
+        for group in proxy.sockets:
+            for sock in group:
+                sock.close()
+        proxy.workers[0].ask("remove", 0)
+        assert eventually(lambda: proxy.counts("clients") == 0)
+
+        def free():
+            with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                sock.bind(("127.0.0.1", proxy.port))
+                return True
+
+        assert eventually(free)
+
+
+def link_local():
+    """An address of this machine that means something on one interface only, with that interface."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/net/if_inet6").read_text().splitlines():
+            packed, index, _, scope, _, name = line.split()
+            if scope == "20":
+                return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(packed)), int(index, 16), name
+    return None
+
+
+@pytest.mark.skipif(link_local() is None, reason="no interface has a link-local address")
+@pytest.mark.parametrize("host", ["::", "link-local"])
+def test_answers_find_clients_with_link_local_addresses(host):
+    address, index, name = link_local()
+    with engine(host=f"{address}%{name}" if host == "link-local" else host) as proxy, Echo() as echo:
+        udp(proxy, echo)
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
+            client.settimeout(PATIENCE)
+            client.bind((address, 0, 0, index))
+            client.sendto(b"x", (address, proxy.port, 0, index))
+            data, peer = client.recvfrom(100)
+            assert (data, peer[1], peer[3]) == (b"x", proxy.port, index)
+
+
 ONE_WAY = {"sessions": False}
 
 
@@ -298,6 +378,22 @@ def test_an_endpoint_that_is_gone_does_not_stop_datagrams_without_sessions(proxy
             client.send(b"%d" % number)
         assert eventually(lambda: len(echo.got) >= 20)
         assert eventually(lambda: proxy.counts("clients") == 0)
+
+
+def test_an_endpoint_that_is_gone_is_shut_out_without_sessions_too(proxy):
+    with Echo() as echo, Talker(proxy.port) as client:
+        served = udp(proxy, unbound(), echo, listener=ONE_WAY, breaker=breaker(failures=3))
+
+        def shut():
+            client.send(b"x")  # one in each look, so that its error comes when it is long on its way
+            return served.breaker(0)["state"] == "open"
+
+        assert eventually(shut)
+        before = len(echo.got)
+        for _ in range(20):
+            client.send(b"y")
+        assert eventually(lambda: len(echo.got) == before + 20)
+        assert served.breaker(1)["state"] == "closed"
 
 
 def test_a_service_may_go_from_sessions_to_datagrams_and_back(proxy):

@@ -62,6 +62,11 @@ class Child:
     def do_listen(self, slot: int, fd: int) -> None:
         self.engine.listen(slot, fd)
 
+    def do_remove(self, slot: int) -> None:
+        """As a worker does with a listener that is gone from the file."""
+        self.engine.unlisten(slot, last=True)
+        self.engine.retire(slot)
+
     def do_log_to(self, path: str) -> None:
         self.engine.log_to(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
 
