@@ -35,6 +35,7 @@ state = "{folder}/state"
 
 [control]
 listen = "127.0.0.1:{control}"
+socket = "off"
 
 [listeners.web]
 bind = "127.0.0.1:{web}"

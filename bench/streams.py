@@ -76,6 +76,7 @@ state = "{at.folder}/state"
 
 [control]
 listen = "127.0.0.1:{free_port()}"
+socket = "off"
 
 [listeners.in]
 bind = "127.0.0.1:{at.port}"

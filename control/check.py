@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from turnout.control.access import tls
 from turnout.ext.scoreboard import Scoreboard
 from turnout.proxy.config import load
 from turnout.proxy.freeze import Freezer
@@ -20,6 +21,8 @@ def check(file: Path, *, resolve: bool = False) -> Config:
     Raises ConfigError.
     """
     config = load(file)
+    if config.control.tls is not None:
+        tls.context(config.control.tls, file)
     _freeze(config, str(file), system_resolver if resolve else lambda _name: [ANYWHERE])
     return config
 

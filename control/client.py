@@ -1,14 +1,19 @@
-"""How commands talk to a running proxy: its control listener over TCP or a unix socket."""
+"""How commands talk to a running proxy: its control listener over TCP or a unix socket.
+
+A token comes from TURNOUT_TOKEN in the environment: on a command line everybody on the machine could read it.
+"""
 
 from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-DEFAULT = "http://127.0.0.1:9900"
+from turnout.control import discover
+
 TIMEOUT_S = 120.0
 """An upgrade waits until the new workers serve."""
 
@@ -58,22 +63,26 @@ def connection(url: str, timeout: float = TIMEOUT_S) -> http.client.HTTPConnecti
 class Api:
     """The API at `url`. Calls raise NobodyAnswersError and RefusedError."""
 
-    def __init__(self, url: str = DEFAULT) -> None:
-        """Raises BadUrlError."""
-        connection(url)
-        self.url = url
+    def __init__(self, url: str | None = None) -> None:
+        """`url` None: where a proxy is found. Raises BadUrlError and SeveralError."""
+        self.url = discover.api_url(url)
+        connection(self.url)
+        self._token = os.environ.get("TURNOUT_TOKEN")
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON of the answer."""
         to = connection(self.url)
         headers = {} if body is None else {"Content-Type": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         try:
             to.request(method, path, None if body is None else json.dumps(body), headers)
             answer = to.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise NobodyAnswersError(f"nobody answers at {self.url}: {reason}") from None
+            where = discover.hint(self.url)
+            raise NobodyAnswersError(f"nobody answers at {self.url}: {reason}{where}") from None
         finally:
             to.close()
         return self._understood(answer.status, content)

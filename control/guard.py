@@ -1,4 +1,5 @@
-"""The API has no password yet, so a page in the browser of somebody on this machine must not reach it.
+"""A page in somebody's browser must not use what lets him in without a word: his being on this machine, his
+client certificate. A token is no such thing: who shows one knows it.
 
 A page of another site is known by its Origin or Sec-Fetch-Site, and cannot send JSON without asking first. A
 name that was made to point here (DNS rebinding) is known by the Host that the browser was told.
@@ -8,21 +9,33 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from turnout.control.problem import ProblemError
 
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
-def own_names(listen: str) -> frozenset[str]:
-    """Names by which this listener may be called, besides addresses and localhost."""
+def own_names(listen: str, certificate: Iterable[str] = ()) -> frozenset[str]:
+    """Names by which this listener may be called, besides addresses and localhost: its own, the machine's,
+    and those that its certificate is for.
+    """
     host = "" if listen.startswith("unix:") else listen.rpartition(":")[0]
-    return frozenset({host.lower(), socket.gethostname().lower()} - {""})
+    return frozenset({host.lower(), socket.gethostname().lower(), *certificate} - {""})
 
 
 def check(method: str, headers: Mapping[str, str], names: frozenset[str]) -> None:
-    """Raises ProblemError for a request that a foreign page may have caused. `headers` ignores case."""
+    """Raises ProblemError for a request that a foreign page may have caused. `headers` ignores case. One with
+    a token counts by its token alone, so it may come by any name.
+    """
+    if "Authorization" not in headers:
+        check_page(headers, names)
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if method in CHANGING and kind != "application/json":
+        raise ProblemError(415, 'send "Content-Type: application/json"')
+
+
+def check_page(headers: Mapping[str, str], names: frozenset[str]) -> None:
     host = headers.get("Host", "")
     if not is_known(host, names):
         raise ProblemError(
@@ -33,9 +46,6 @@ def check(method: str, headers: Mapping[str, str], names: frozenset[str]) -> Non
         raise ProblemError(403, f'a page of another origin ("{origin}") may not call this')
     if headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
         raise ProblemError(403, "a page of another site may not call this")
-    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if method in CHANGING and kind != "application/json":
-        raise ProblemError(415, 'send "Content-Type: application/json"')
 
 
 def is_known(host: str, names: frozenset[str]) -> bool:

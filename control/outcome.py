@@ -7,6 +7,7 @@ from enum import IntEnum
 import typer
 
 from turnout.control.client import BadUrlError, NobodyAnswersError, RefusedError
+from turnout.control.discover import SeveralError
 from turnout.proxy.config import ConfigError
 from turnout.proxy.errors import StartError
 
@@ -32,7 +33,7 @@ def failure(error: Exception) -> Exit | None:
             number = len(error.problems)
             complain(f"the configuration has {number} problem{'' if number == 1 else 's'}:\n{error}")
             return Exit.USAGE
-        case BadUrlError():
+        case BadUrlError() | SeveralError():
             complain(str(error))
             return Exit.USAGE
         case NobodyAnswersError():

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from turnout.control import view
-from turnout.control.client import DEFAULT, Api, NobodyAnswersError
+from turnout.control.client import Api, NobodyAnswersError
 from turnout.control.outcome import Exit, complain
 from turnout.control.target import Target, find, parse_shares
 
@@ -24,9 +24,11 @@ POLL_S = 0.1
 app = typer.Typer(rich_markup_mode="rich")
 
 Url = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--api", envvar="TURNOUT_API", help="http://host:port or unix:/path, as in \\[control] listen."
+        "--api",
+        envvar="TURNOUT_API",
+        help="unix:/path or http://host:port, as in \\[control]. One proxy that runs is found without.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -55,7 +57,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between looks with --watch.")] = 1.0,
     as_json: Json = False,
-    api: Url = DEFAULT,
+    api: Url = None,
 ) -> None:
     """Workers, listeners, services, endpoints: state, requests, errors, times. Rates: of the last seconds."""
     running = Api(api)
@@ -80,7 +82,7 @@ def keep_showing(running: Api, interval: float, as_json: bool) -> NoReturn:
 
 
 @app.command(rich_help_panel=PANEL)
-def services(as_json: Json = False, api: Url = DEFAULT) -> None:
+def services(as_json: Json = False, api: Url = None) -> None:
     """Services, one line each."""
     rows = Api(api).status()["services"]
     show(as_json, rows, view.services(rows))
@@ -94,7 +96,7 @@ def split(
         typer.Argument(metavar="VERSION=SHARE...", help="Like v1=90 v2=10; a version left out gets 0."),
     ] = None,
     as_json: Json = False,
-    api: Url = DEFAULT,
+    api: Url = None,
 ) -> None:
     """Give the versions of a service shares of its new sessions; without shares: show them."""
     running = Api(api)
@@ -108,7 +110,7 @@ def split(
     show(as_json, now, view.shares(now))
 
 
-def change(api: str, endpoint: str, as_json: bool, **what: Any) -> None:
+def change(api: str | None, endpoint: str, as_json: bool, **what: Any) -> None:
     running = Api(api)
     target = Target.parse(endpoint, running.status())
     row = running.endpoint(target.service, target.address, what)
@@ -116,19 +118,19 @@ def change(api: str, endpoint: str, as_json: bool, **what: Any) -> None:
 
 
 @app.command(rich_help_panel=PANEL)
-def ready(endpoint: Endpoint, as_json: Json = False, api: Url = DEFAULT) -> None:
+def ready(endpoint: Endpoint, as_json: Json = False, api: Url = None) -> None:
     """Let an endpoint take new sessions."""
     change(api, endpoint, as_json, admin="ready")
 
 
 @app.command(rich_help_panel=PANEL)
-def drain(endpoint: Endpoint, as_json: Json = False, api: Url = DEFAULT) -> None:
+def drain(endpoint: Endpoint, as_json: Json = False, api: Url = None) -> None:
     """No new sessions for an endpoint; those bound to it go on."""
     change(api, endpoint, as_json, admin="drain")
 
 
 @app.command(rich_help_panel=PANEL)
-def maint(endpoint: Endpoint, as_json: Json = False, api: Url = DEFAULT) -> None:
+def maint(endpoint: Endpoint, as_json: Json = False, api: Url = None) -> None:
     """No request for an endpoint, bound sessions included; what is under way ends."""
     change(api, endpoint, as_json, admin="maint")
 
@@ -138,14 +140,14 @@ def weight(
     endpoint: Endpoint,
     number: Annotated[int, typer.Argument(metavar="WEIGHT", min=0, max=65535, help="0: no new sessions.")],
     as_json: Json = False,
-    api: Url = DEFAULT,
+    api: Url = None,
 ) -> None:
     """Give an endpoint another weight."""
     change(api, endpoint, as_json, weight=number)
 
 
 @app.command(rich_help_panel=PANEL)
-def reload(api: Url = DEFAULT) -> None:
+def reload(api: Url = None) -> None:
     """Read the file again; returns when every worker has it. One that does not validate changes nothing."""
     typer.echo(f"configuration {Api(api).reload()} is in force")
 
@@ -154,7 +156,7 @@ def reload(api: Url = DEFAULT) -> None:
 def stop(
     now: Annotated[bool, typer.Option("--now", help="Do not wait for requests under way.")] = False,
     wait: Annotated[bool, typer.Option(help="Return when the proxy is gone.")] = True,
-    api: Url = DEFAULT,
+    api: Url = None,
 ) -> None:
     r"""Stop the proxy: requests under way have \[proxy] grace to end."""
     running = Api(api)
@@ -170,6 +172,6 @@ def stop(
 
 
 @app.command(rich_help_panel=PANEL)
-def upgrade(api: Url = DEFAULT) -> None:
+def upgrade(api: Url = None) -> None:
     """Put the program that is installed now in the place of the running one; no request is lost."""
     typer.echo(f"the new program has taken over, pid {Api(api).upgrade()}")

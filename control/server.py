@@ -12,6 +12,11 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from turnout.control import flow, guard
+from turnout.control.access import tls
+from turnout.control.access.errors import AccessError
+from turnout.control.access.gate import Gate
+from turnout.control.access.namespaces import namespace_of
+from turnout.control.access.tokens import BadTokenError, Token
 from turnout.control.problem import ProblemError
 from turnout.control.status import StatusReader
 from turnout.ext.scoreboard import SHARE
@@ -52,22 +57,44 @@ class EndpointChange(Body):
 B = TypeVar("B", bound=Body)
 
 
+ACTIONS_OF = {
+    "/v1/status": "status.read",
+    "/v1/reload": "proxy.reload",
+    "/v1/stop": "proxy.stop",
+    "/v1/upgrade": "proxy.upgrade",
+    "/v1/services/": "split.change",
+}
+
+
+class NoTokens:
+    """While there is no store that has any."""
+
+    async def check(self, _text: str) -> Token:
+        raise BadTokenError("this token is not valid")
+
+
 class ControlServer:
     """Serves one supervisor on one socket."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self.status = StatusReader(supervisor)
-        self.names = guard.own_names(supervisor.config.control.listen)
+        control = supervisor.config.control
+        self.tls = None if control.tls is None else tls.context(control.tls, supervisor.file)
+        certified = () if control.tls is None else tls.names(control.tls, supervisor.file)
+        self.names = guard.own_names(control.listen, certified)
+        self.gate = Gate(NoTokens(), auth=control.auth, clients=control.clients)
         app = web.Application(middlewares=[self._answer], client_max_size=BODY_MAX)
         app.add_routes(self._routes())
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         self._sampling: asyncio.Task[None] | None = None
 
-    async def start(self, sock: socket.socket) -> None:
-        """Serve on a listening socket, which it owns from here on."""
+    async def start(self, sock: socket.socket, local: socket.socket | None = None) -> None:
+        """Serve on listening sockets, which it owns from here on."""
         await self._runner.setup()
-        await web.SockSite(self._runner, sock).start()
+        await web.SockSite(self._runner, sock, ssl_context=self.tls).start()
+        if local is not None:
+            await web.SockSite(self._runner, local).start()
         self._sampling = asyncio.create_task(self._sample())
 
     async def close(self) -> None:
@@ -102,11 +129,25 @@ class ControlServer:
         try:
             if request.path.startswith("/v1/"):
                 guard.check(request.method, request.headers, self.names)
+                await self._admit(request)
             return await handler(request)
+        except AccessError as error:
+            answer = ProblemError(error.status, error.detail).response()
+            answer.headers.update(error.headers)
+            return answer
         except ProblemError as problem:
             return problem.response()
         except web.HTTPException as error:
             return ProblemError(error.status, f"{request.method} {request.path}: {error.reason}").response()
+
+    async def _admit(self, request: web.Request) -> None:
+        """Raises AccessError."""
+        actor = await self.gate.identify(request)
+        service = request.match_info.get("service")
+        namespace = None if service is None else namespace_of(service)
+        for path, action in ACTIONS_OF.items():
+            if request.path.startswith(path):
+                self.gate.allow(actor, action, namespace)
 
     async def _body(self, request: web.Request, kind: type[B]) -> B:
         """An empty body is {}."""

@@ -23,7 +23,8 @@ workers = "auto"                   # worker processes; "auto" is one per CPU
 grace = "30s"                      # how long requests may take to end after a stop, a reload or an upgrade
 #access_log = { path = "/var/log/turnout/access.log", sample = 1.0, slow = "1s" }
 
-# Commands, metrics and health of the proxy itself. It has no password: keep it on this machine.
+# Commands, metrics and health of the proxy itself. Commands of root and of the user who runs it find it by a
+# unix socket; over TCP a token is needed (docs/access.md).
 [control]
 listen = "127.0.0.1:9900"
 

@@ -26,6 +26,14 @@ NOT_YET = {
     ("listeners", "protocol", "tcp"): "TCP listeners are not available yet",
 }
 """Keys (and values) whose part does not exist yet: said plainly instead of as a typing error."""
+GONE = {
+    (
+        "control",
+        "allow_remote",
+    ): 'is gone: listen may be any address, because auth = "tokens" is the default and '
+    "asks everybody for one; docs/access.md",
+}
+"""Keys that there were."""
 KINDS = {
     "string_type": 'is not a string; write it in quotes, like "text"',
     "int_type": "is not a whole number",
@@ -145,6 +153,8 @@ def _item(table: Any, key: int | str) -> Any:
 def _explain(item: Any, where: Location, value: object) -> str:
     """`item` is pydantic's account of an error, `value` what is written there."""
     match item["type"]:
+        case "extra_forbidden" if where in GONE:
+            what = GONE[where]
         case "extra_forbidden":
             known = _known_keys(where[:-1])
             what = f"unknown key{_hint(str(where[-1]), known, 'known here:')}"
@@ -321,7 +331,7 @@ def _problems_of_sense(config: Config) -> Iterator[tuple[Location, str]]:
 
 
 def _same_binds(config: Config) -> Iterator[tuple[Location, str]]:
-    binds = {config.control.listen: "[control]"}
+    binds = {config.control.listen: "[control]", config.control.socket: "[control] socket"}
     for name, listener in config.listeners.items():
         bind = f"udp:{listener.bind}" if listener.protocol == "udp" else listener.bind
         other = binds.setdefault(bind, f"[listeners.{name}]")

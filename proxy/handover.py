@@ -26,14 +26,13 @@ class Handover:
     """
 
     sockets: list[tuple[str, int, bool]]
-    control: tuple[str, int, bool] | None
+    control: list[tuple[str, int, bool]]
     lock: int
     ready: int
     runtime: dict[str, Any] = field(default_factory=dict)
 
     def descriptors(self) -> list[int]:
-        control = [self.control[1]] if self.control else []
-        return [fd for _, fd, _ in self.sockets] + control + [self.lock, self.ready]
+        return [fd for _, fd, _ in (*self.sockets, *self.control)] + [self.lock, self.ready]
 
     def environment(self, memfd: int) -> dict[str, str]:
         """Write it to `memfd`; the environment of the heir."""
@@ -46,6 +45,9 @@ class Handover:
         for key, fd, shared in self.sockets:
             out.setdefault(key, []).append(listening(key, fd, shared))
         return out
+
+    def control_sockets(self) -> list[Listening]:
+        return [listening(*row) for row in self.control]
 
     def answer(self, **fields: Any) -> None:
         """Tell the former supervisor: `unused` keys when ready, or an `error`."""
@@ -72,10 +74,8 @@ def take(environ: MutableMapping[str, str] = os.environ) -> Handover | None:
         memfd = int(number)
         raw = json.loads(os.pread(memfd, os.fstat(memfd).st_size, 0))
         os.close(memfd)
-        control = raw["control"] and tuple(raw["control"])
-        out = Handover(
-            [tuple(row) for row in raw["sockets"]], control, raw["lock"], raw["ready"], raw["runtime"]
-        )
+        sockets, control = ([tuple(row) for row in raw[key]] for key in ("sockets", "control"))
+        out = Handover(sockets, control, raw["lock"], raw["ready"], raw["runtime"])
         for fd in out.descriptors():
             os.set_inheritable(fd, False)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -16,6 +16,10 @@ FIXED = (
     ("proxy", "buffers"),
     ("proxy", "state"),
     ("control", "listen"),
+    ("control", "socket"),
+    ("control", "auth"),
+    ("control", "tls"),
+    ("control", "clients"),
 )
 """What cannot change before the next supervisor, an upgrade's included."""
 

@@ -226,20 +226,38 @@ class ControlClient(Table):
 
 class Control(Table):
     listen: str = "127.0.0.1:9900"
-    allow_remote: Bool = False
+    socket: str = "auto"
+    auth: Literal["tokens", "none"] = "tokens"
+    tls: ControlTls | None = None
+    clients: dict[str, ControlClient] = {}
 
     @field_validator("listen")
     @classmethod
     def _address(cls, value: str) -> str:
         return check_bind(value)
 
+    @field_validator("socket")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        if value in {"auto", "off"}:
+            return value
+        if value.startswith("unix:"):
+            return check_bind(value)
+        raise ValueError(f'"{value}" is no place for a unix socket; write "auto", "unix:/path" or "off"')
+
     @model_validator(mode="after")
     def _kept_to_itself(self) -> Self:
-        if not self.allow_remote and not is_local(self.listen):
+        if self.auth == "none" and not is_local(self.listen):
             raise ValueError(
-                f'listen = "{self.listen}" can be reached from other machines and has no password: whoever '
-                'connects can stop the proxy; write "127.0.0.1:9900", or allow_remote = true if that is meant'
+                f'auth = "none" with listen = "{self.listen}": whoever reaches it from another machine could '
+                'stop the proxy; write auth = "tokens", or listen = "127.0.0.1:9900"'
             )
+        if self.tls is not None and self.listen.startswith("unix:"):
+            raise ValueError(f'tls is for TCP, and listen = "{self.listen}" is a unix socket; leave one out')
+        if self.clients and (self.tls is None or self.tls.client_ca is None):
+            raise ValueError("clients are known by certificates; tls needs client_ca, the CAs that sign them")
+        if self.socket == self.listen:
+            raise ValueError(f'socket and listen are both "{self.listen}"; leave socket out, or write "off"')
         return self
 
 

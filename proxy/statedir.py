@@ -26,11 +26,15 @@ def base_directory(configured: str | None, file: Path, environ: Mapping[str, str
     return Path("~/.local/state/turnout").expanduser()
 
 
+def folder_name(file: Path) -> str:
+    """What stands for a configuration file wherever files of several proxies are."""
+    path = file.resolve()
+    return f"{path.stem}-{hashlib.blake2b(str(path).encode(), digest_size=5).hexdigest()}"
+
+
 def state_directory(configured: str | None, file: Path, environ: Mapping[str, str] = os.environ) -> Path:
     """The folder of this configuration file, made if need be (mode 0700). Raises StartError."""
-    path = file.resolve()
-    folder = f"{path.stem}-{hashlib.blake2b(str(path).encode(), digest_size=5).hexdigest()}"
-    out = base_directory(configured, file, environ) / folder
+    out = base_directory(configured, file, environ) / folder_name(file)
     try:
         out.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

@@ -21,6 +21,7 @@ from turnout.ext.scoreboard import Admin, Scoreboard
 from turnout.proxy import handover, limits, notify, runfile, statedir, takeover
 from turnout.proxy.accesslog import open_log
 from turnout.proxy.config import ConfigError, Problem, load
+from turnout.proxy.controlsockets import ControlSockets
 from turnout.proxy.crew import Crew, Orders, Pace, WorkerRow
 from turnout.proxy.errors import StartError, UpgradeError
 from turnout.proxy.freeze import Freezer
@@ -37,11 +38,7 @@ from turnout.proxy.sockets import (
     ListeningSet,
     Offers,
     Opening,
-    bind,
-    check_free,
     close_all,
-    key_of_bind,
-    listen,
     refuse_new,
 )
 from turnout.proxy.tickets import TicketKeys
@@ -54,11 +51,12 @@ CUT_OFF = 3
 """Exit code: drained, but requests were cut off."""
 LOOK_S = 0.05
 NOTE_S = 0.1
-CONTROL_BACKLOG = 128
 
 
 class ControlListener(Protocol):
-    async def start(self, sock: socket.socket) -> None: ...
+    async def start(self, sock: socket.socket, local: socket.socket | None = None) -> None:
+        """Serve on `[control] listen`, and on the unix socket beside it."""
+
     async def close(self) -> None:
         """Stop accepting; what is under way is finished."""
 
@@ -85,7 +83,7 @@ class Supervisor:
         self.pace = pace or Pace()
         self._make_control = control
         self._control: ControlListener | None = None
-        self._control_socket: Listening | None = None
+        self._control_sockets = ControlSockets()
         self._names = Names()
         self._notifier = notify.Notifier()
         self._sockets = ListeningSet()
@@ -230,10 +228,9 @@ class Supervisor:
         """Listeners, control listener and access log. Raises StartError with all that fails."""
         opening, failures = self._sockets.prepare(binds_of(self.config), workers)
         reasons = [f"[listeners.{f.listener}] bind: {f.bind}: {f.why}" for f in failures]
-        try:
-            self._control_socket = self._open_control(left)
-        except BindError as error:
-            reasons.append(f"[control] listen: {self.config.control.listen}: {error}")
+        if self._make_control is not None:
+            offers = self._sockets.offers
+            reasons += self._control_sockets.open(self.config.control, self.file, left, offers)
         try:
             self._log_fd = open_log(self.config.proxy.access_log, self.file)
         except OSError as error:
@@ -244,22 +241,6 @@ class Supervisor:
             raise StartError(reasons)
         return opening
 
-    def _open_control(self, left: handover.Handover | None) -> Listening | None:
-        if self._make_control is None:
-            return None
-        key = key_of_bind(self.config.control.listen)
-        if left is not None and left.control is not None:
-            item = handover.listening(*left.control)
-            if item.key == key:
-                return item
-            item.sock.close()
-        for item in self._sockets.offers.pop(key, []):
-            return item
-        check_free(key)
-        item = bind(key, reuse_port=False)
-        listen(item, CONTROL_BACKLOG)
-        return item
-
     def _commit(self, opening: Opening) -> None:
         try:
             self._sockets.commit(opening)
@@ -267,17 +248,18 @@ class Supervisor:
             raise StartError([str(error)]) from None
 
     async def _start_control(self) -> None:
-        if self._make_control is not None and self._control_socket is not None:
+        sock, local = self._control_sockets.sockets()
+        if self._make_control is not None and sock is not None:
             self._control = self._make_control(self)
-            await self._control.start(self._control_socket.sock)
+            await self._control.start(sock, local)
 
     def _dismiss(self, former: list[WorkerProcess], left: handover.Handover | None) -> None:
         """The workers of a killed supervisor go, and who waits at addresses that are no longer in the file is
         still served by them; after an upgrade the former supervisor sees to that.
         """
-        unused = self._sockets.take_offers()
+        unused, not_for_control = self._sockets.take_offers(), self._control_sockets.keep()
         if left is not None:
-            left.answer(unused=[item.key for item in unused])
+            left.answer(unused=[*(item.key for item in unused), *not_for_control])
             close_all(unused)
             return
         self._background(self._send_home(former, [item for item in unused if not item.shared]))
@@ -556,10 +538,9 @@ class Supervisor:
             return pid
 
     def _will(self, ready: int) -> handover.Handover:
-        control = self._control_socket
         return handover.Handover(
             [(item.key, item.fd, item.shared) for item in self._sockets.all()],
-            None if control is None else (control.key, control.fd, control.shared),
+            self._control_sockets.will(),
             self._lock,
             ready,
             # Ticket keys go from memory to memory: the run file has none.
@@ -572,6 +553,7 @@ class Supervisor:
         self._notifier.main_process(pid)
         for item in self._sockets.all():
             item.shared = item.shared or item.key not in unused
+        self._control_sockets.hand_over(unused)
         os.close(self._lock)
         self._lock = -1
         self._stop.set()
@@ -628,11 +610,7 @@ class Supervisor:
 
     def _put_away(self) -> None:
         """Close what is still open. The lock goes last: the next supervisor may start."""
-        control = self._control_socket
-        if control is not None:
-            control.sock.close()
-            if control.key.startswith("unix:") and not (self._handed_over or control.shared):
-                Path(control.key[5:]).unlink(missing_ok=True)
+        self._control_sockets.put_away()
         close_all([*self._sockets.all(), *self._sockets.take_offers()])
         if hasattr(self, "crew"):
             self.crew.put_away()

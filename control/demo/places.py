@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from turnout.control import discover
+from turnout.proxy.runtimedir import candidates
+
 HOST = "127.0.0.1"
 END_S = 5.0
-API_PORT = 9900
-"""Where commands look by themselves."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,12 @@ class Places:
 
     @property
     def option(self) -> str:
-        """What a command needs to find this demo, with a blank before it."""
-        return "" if self.ports["api"] == f"{HOST}:{API_PORT}" else f" --api http://{self.ports['api']}"
+        """What a command needs to find this demo while it runs, with a blank before it."""
+        live = discover.find().live
+        ours = [path for path in live if path in map(Path.resolve, candidates(file_of(self.folder)))]
+        if len(live) == 1 and ours:
+            return ""
+        return f" --api unix:{ours[0]}" if ours else f" --api http://{self.ports['api']}"
 
 
 def file_of(folder: Path) -> Path:

@@ -24,6 +24,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[proxy]": model.Proxy,
     "[proxy] access_log": model.AccessLog,
     "[control]": model.Control,
+    "[control] tls": model.ControlTls,
+    "[control.clients.NAME]": model.ControlClient,
     "[listeners.NAME]": model.Listener,
     "[listeners.NAME] tls": model.ListenerTls,
     "[listeners.NAME] tls.certificates": model.TlsCertificate,
@@ -47,6 +49,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[[routes]] log": model.RouteLog,
 }
 NEEDED: dict[type[BaseModel], dict[str, Any]] = {
+    model.ControlTls: {"cert": "a", "key": "a"},
+    model.ControlClient: {"role": "viewer"},
     model.Listener: {"bind": "a:1"},
     model.ListenerTls: {"cert": "a", "key": "a"},
     model.ClientCertificates: {"ca": "a"},

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 
 import psutil
 from harness.client import get, until
@@ -37,9 +38,16 @@ class Demo:
 @contextlib.asynccontextmanager
 async def demo(*options: str):
     mark = f"{os.getpid()}-{'-'.join(options)}"
+    with tempfile.TemporaryDirectory(prefix="turnout-test-") as place:
+        async with _demo(mark, {"TURNOUT_TEST": mark, "RUNTIME_DIRECTORY": place}, *options) as shown:
+            yield shown
+
+
+@contextlib.asynccontextmanager
+async def _demo(mark: str, environment: dict[str, str], *options: str):
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "turnout", "demo", "--seconds", str(END_S), *options,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "TURNOUT_TEST": mark},
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, **environment},
     )  # fmt: skip
     try:
         assert child.stdout

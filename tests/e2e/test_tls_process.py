@@ -25,6 +25,7 @@ grace = "5s"
 state = "state"
 [control]
 listen = "127.0.0.1:{free_port()}"
+socket = "off"
 [listeners.web]
 bind = "127.0.0.1:{port}"
 tls = {{ cert = "site.pem", key = "site.key" {more} }}

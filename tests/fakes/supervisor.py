@@ -16,6 +16,9 @@ from turnout.proxy.freeze import Freezer
 from turnout.proxy.supervisor import WorkerRow
 
 TEXT = """
+[control]
+auth = "none"
+
 [listeners.web]
 bind = "127.0.0.1:8080"
 

@@ -42,7 +42,14 @@ def listens(pid: int) -> bool:
 
 
 def config(
-    port: int, origin: str, *, workers: int = 2, grace: str = "5s", control: int = 0, more: str = ""
+    port: int,
+    origin: str,
+    *,
+    workers: int = 2,
+    grace: str = "5s",
+    control: int = 0,
+    access: str = 'auth = "none"\nsocket = "off"',
+    more: str = "",
 ) -> str:
     return f"""
 [proxy]
@@ -51,6 +58,7 @@ grace = "{grace}"
 state = "state"
 [control]
 listen = "127.0.0.1:{control or free_port()}"
+{access}
 [listeners.web]
 bind = "127.0.0.1:{port}"
 [services.app]
@@ -157,10 +165,11 @@ class Turnout:
 
 @contextlib.asynccontextmanager
 async def turnout(folder: Path, text: str, **environment: str) -> AsyncIterator[Turnout]:
-    """Started and serving; whatever is left at the end is killed."""
+    """Started and serving; whatever is left at the end is killed. A unix socket is in the folder too."""
     file = folder / "turnout.toml"
     file.write_text(text)
-    proxy = Turnout(file, env={**os.environ, "TURNOUT_TEST": str(file), **environment})
+    own = {"TURNOUT_TEST": str(file), "RUNTIME_DIRECTORY": str(folder)}
+    proxy = Turnout(file, env={**os.environ, **own, **environment})
     try:
         await proxy.start()
         await proxy.serving()

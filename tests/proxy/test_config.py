@@ -129,8 +129,42 @@ def route(more: str) -> str:
             '3: [services.a/b]: "a/b" is not a name for a listener or',
         ),
         (
-            '[control]\nlisten = "0.0.0.0:9900"\n' + GOOD,
-            '1: [control]: listen = "0.0.0.0:9900" can be reached from',
+            '[control]\nlisten = "0.0.0.0:9900"\nauth = "none"\n' + GOOD,
+            '1: [control]: auth = "none" with listen = "0.0.0.0:9900": whoever reaches it',
+        ),
+        (
+            "[control]\nallow_remote = true\n" + GOOD,
+            '2: [control] allow_remote: is gone: listen may be any address, because auth = "tokens"',
+        ),
+        (
+            '[control]\nsocket = "/run/a.sock"\n' + GOOD,
+            '2: [control] socket: "/run/a.sock" is no place for a unix socket; write "auto",',
+        ),
+        (
+            '[control]\nlisten = "unix:/run/a.sock"\nsocket = "unix:/run/a.sock"\n' + GOOD,
+            '1: [control]: socket and listen are both "unix:/run/a.sock"',
+        ),
+        (
+            '[control]\nlisten = "unix:/run/a.sock"\ntls = { cert = "a", key = "a" }\n' + GOOD,
+            "1: [control]: tls is for TCP",
+        ),
+        (
+            '[control]\n[control.clients.ci]\nrole = "viewer"\n' + GOOD,
+            "1: [control]: clients are known by certificates; tls needs client_ca",
+        ),
+        (
+            '[control.clients.ci]\nrole = "root"\n' + GOOD,
+            '2: [control] clients.ci.role: "root" is not one of viewer, operator, deployer, admin',
+        ),
+        (
+            '[control.clients.ci]\nrole = "viewer"\nnamespaces = ["a b"]\n' + GOOD,
+            '3: [control] clients.ci.namespaces: "a b" is no namespace',
+        ),
+        (
+            '[control]\nsocket = "unix:/run/a.sock"\n[listeners.web]\nbind = "unix:/run/a.sock"\n'
+            + APP
+            + ROUTE,
+            '4: [listeners.web] bind: "unix:/run/a.sock" is bound by [control] socket',
         ),
         (
             listener('trusted = ["10.0.0.0/33"]'),
@@ -234,11 +268,11 @@ def test_the_control_listener_may_be_where_only_this_machine_reaches_it(listen):
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:9900", ":9900", "[::]:9900", "10.0.0.1:9900", "proxy7:9900"])
-def test_anywhere_else_it_must_be_allowed(listen):
-    with pytest.raises(ConfigError, match="allow_remote = true"):
-        parse(f'[control]\nlisten = "{listen}"\n{GOOD}', "f")
+def test_anywhere_else_it_asks_who_you_are(listen):
+    with pytest.raises(ConfigError, match='auth = "tokens"'):
+        parse(f'[control]\nlisten = "{listen}"\nauth = "none"\n{GOOD}', "f")
 
-    parse(f'[control]\nlisten = "{listen}"\nallow_remote = true\n{GOOD}', "f")
+    assert parse(f'[control]\nlisten = "{listen}"\n{GOOD}', "f").control.auth == "tokens"
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,13 @@ class Control:
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self.address = None
+        self.local = None
         self.ready_at_start = None
         self.closed = 0
 
-    async def start(self, sock: socket.socket) -> None:
+    async def start(self, sock: socket.socket, local: socket.socket | None = None) -> None:
         self.address = sock.getsockname()
+        self.local = local and local.getsockname()
         self.ready_at_start = self.supervisor.ready()
 
     async def close(self) -> None:
