@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from turnout.control.server import ControlServer
+from turnout.control.plane import Plane
 from turnout.proxy import logs
 from turnout.proxy.model import Config
 from turnout.proxy.supervisor import Supervisor
@@ -21,7 +21,7 @@ Beside = Callable[[Supervisor], Awaitable[None]]
 def serve(file: Path, config: Config, beside: Beside | None = None) -> int:
     """Returns the exit code. Raises StartError before anything serves."""
     logs.configure("supervisor")
-    return uvloop.run(_serve(Supervisor(file, config, control=ControlServer), beside))
+    return uvloop.run(_serve(Supervisor(file, config, control=Plane), beside))
 
 
 async def _serve(supervisor: Supervisor, beside: Beside | None) -> int:

@@ -18,6 +18,7 @@ from turnout.control.access.gate import Gate
 from turnout.control.access.namespaces import namespace_of
 from turnout.control.access.tokens import BadTokenError, Token
 from turnout.control.problem import ProblemError
+from turnout.control.registry.errors import NotFoundError, RegistryError
 from turnout.control.status import StatusReader
 from turnout.ext.scoreboard import SHARE
 from turnout.proxy.config import ConfigError
@@ -25,8 +26,10 @@ from turnout.proxy.errors import UpgradeError
 from turnout.proxy.metrics import Metrics, exposition
 
 if TYPE_CHECKING:
+    from turnout.control.registry.registry import Registry
     from turnout.proxy.supervisor import Supervisor
 
+BY = "api"
 BODY_MAX = 64 * 1024
 QUIT_DELAY_S = 0.05
 """Between the answer to a stop and the stop, so that the answer gets out."""
@@ -76,8 +79,9 @@ class NoTokens:
 class ControlServer:
     """Serves one supervisor on one socket."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, registry: Registry | None = None) -> None:
         self.supervisor = supervisor
+        self.registry = registry
         self.status = StatusReader(supervisor)
         control = supervisor.config.control
         self.tls = None if control.tls is None else tls.context(control.tls, supervisor.file)
@@ -201,7 +205,12 @@ class ControlServer:
         body = await self._body(request, Split)
         self._known_service(service)
         try:
+            if self.registry is not None:
+                await self.registry.set_split(service, body.shares, by=BY)
+                return web.json_response({"shares": self.status.shares(service)})
             shares = await self.supervisor.set_split(service, body.shares)
+        except RegistryError as error:
+            raise problem_of(error) from None
         except KeyError as error:
             raise ProblemError(404, f'service "{service}" has no version "{error.args[0]}"') from None
         except ValueError as error:
@@ -214,11 +223,21 @@ class ControlServer:
         self._known_service(service)
         if address not in self.supervisor.freezer.endpoint_slots(service):
             raise ProblemError(404, f'service "{service}" has no endpoint "{address}"')
-        if body.weight is not None:
-            self.supervisor.set_weight(service, address, body.weight)
-        if body.admin is not None:
-            self.supervisor.set_admin(service, address, body.admin)
+        try:
+            await self._change_endpoint(service, address, body)
+        except RegistryError as error:
+            raise problem_of(error) from None
         return web.json_response(self.status.endpoint(service, address))
+
+    async def _change_endpoint(self, service: str, address: str, body: EndpointChange) -> None:
+        if body.weight is not None and self.registry is not None:
+            await self.registry.set_weight(service, address, body.weight, by=BY)
+        elif body.weight is not None:
+            self.supervisor.set_weight(service, address, body.weight)
+        if body.admin is not None and self.registry is not None:
+            await self.registry.set_admin(service, address, body.admin, by=BY)
+        elif body.admin is not None:
+            self.supervisor.set_admin(service, address, body.admin)
 
     def _known_service(self, name: str) -> None:
         services = self.supervisor.freezer.config.services
@@ -226,6 +245,10 @@ class ControlServer:
             raise ProblemError(
                 404, f'no service is named "{name}"; there are {", ".join(services) or "none"}'
             )
+
+
+def problem_of(error: RegistryError) -> ProblemError:
+    return ProblemError(404 if isinstance(error, NotFoundError) else 422, str(error))
 
 
 def _said(item: Any) -> str:

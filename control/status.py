@@ -197,6 +197,11 @@ class StatusReader:
             for version, group in groups.items()
         ]
 
+    def shares(self, service: str) -> dict[str, float]:
+        """Of its versions now, 0 to 1. KeyError for a service that does not exist."""
+        rows = self._versions(service, self.freezer.config.services[service])
+        return {row["version"]: row["share"] for row in rows}
+
     def _endpoint(self, endpoint: Endpoint, slot: int) -> EndpointStatus:
         info, totals = self.board.endpoint(slot), self.board.endpoint_totals(slot)
         breaker = self.board.breaker(slot)

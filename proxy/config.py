@@ -254,8 +254,12 @@ def _written(where: Location) -> str:
         number = f" {int(parts[1]) + 1}" if len(parts) > 1 and isinstance(parts[1], int) else ""
         return f"[[routes]]{number} {_dotted(parts[2:])}".strip()
     depth = 2 if parts[0] in {"listeners", "services"} else 1
-    table = ".".join(str(part) for part in parts[:depth])
+    table = ".".join(_as_key(str(part)) for part in parts[:depth])
     return f"[{table}] {_dotted(parts[depth:])}".strip()
+
+
+def _as_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _dotted(parts: list[int | str]) -> str:

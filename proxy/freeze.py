@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import mmh3
 
-from turnout.ext.scoreboard import SHARE, Scoreboard
+from turnout.ext.scoreboard import SHARE, Admin, Health, Scoreboard
 from turnout.ext.snapshot import Snapshot
 from turnout.proxy.certs import TlsFiles, TlsRows, name_for
 from turnout.proxy.config import ConfigError, Problem
@@ -147,6 +147,9 @@ class Freezer:
         self.files = TlsFiles(file)
         self.tls = TlsRows()
         self.tickets = TicketKeys()
+        self.health_of: Callable[[str, str], Health] = lambda _service, _address: "up"
+        self.admin_of: Callable[[str, str], Admin] = lambda _service, _address: "ready"
+        """Of endpoints that are new in the scoreboard, by service and address as written."""
         self._weights: dict[EndpointKey, int] = {}
         self._acknowledged = 0
 
@@ -387,7 +390,13 @@ class Freezer:
         running = {key[0] for key in plan.slots if key not in plan.new}
         for key, slot in plan.slots.items():
             if key in plan.new:
-                self.scoreboard.use_endpoint(slot, weight=weights[key], slow_start=key[0] in running)
+                self.scoreboard.use_endpoint(
+                    slot,
+                    weight=weights[key],
+                    health=self.health_of(key[0], key[1]),
+                    admin=self.admin_of(key[0], key[1]),
+                    slow_start=key[0] in running,
+                )
             elif self._weights[key] != weights[key]:
                 self.scoreboard.set_weight(slot, weights[key])
         self._weights |= weights

@@ -20,6 +20,7 @@ FIXED = (
     ("control", "auth"),
     ("control", "tls"),
     ("control", "clients"),
+    ("control", "state"),
 )
 """What cannot change before the next supervisor, an upgrade's included."""
 

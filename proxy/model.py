@@ -65,6 +65,11 @@ TEXT_MAX = 255
 HOST_PATTERN = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]")
 PATH = re.compile(r"/[\x21-\x22\x24-\x3e\x40-\x7e]*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+SERVICE_NAME = re.compile(rf"(?:{NAME.pattern}:)?{NAME.pattern}")
+"""A service's full name: alone in the namespace "default", else with its own in front."""
+DEFAULT_NAMESPACE = "default"
+Kind = Literal["http", "https", "tcp", "udp", "grpc", "websocket"]
+"""What a service speaks."""
 INTERMEDIATE = ":".join(
     f"ECDHE-{key}-{cipher}"
     for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
@@ -97,10 +102,29 @@ def check_name(value: str, what: str) -> str:
 
 
 def check_table_name(value: str) -> str:
-    return check_name(value, "a name for a listener or service")
+    return check_name(value, "a name for a listener")
+
+
+def check_service_name(value: str) -> str:
+    if not SERVICE_NAME.fullmatch(value):
+        raise ValueError(
+            f'"{value}" is not a name for a service; use up to 64 letters, digits, ".", "_" and "-", '
+            'and "namespace:" in front if it has one'
+        )
+    namespace, colon, name = value.partition(":")
+    if colon and namespace == DEFAULT_NAMESPACE:
+        raise ValueError(f'"{value}" is in the namespace that needs no name; write "{name}"')
+    return value
 
 
 Name = Annotated[str, AfterValidator(check_table_name)]
+ServiceName = Annotated[str, AfterValidator(check_service_name)]
+
+
+def split_name(full_name: str) -> tuple[str, str]:
+    """Namespace and name of a service."""
+    namespace, colon, name = full_name.partition(":")
+    return (namespace, name) if colon else (DEFAULT_NAMESPACE, full_name)
 
 
 def check_address(value: str, *, what: str, any_host: bool) -> str:
@@ -230,6 +254,7 @@ class Control(Table):
     auth: Literal["tokens", "none"] = "tokens"
     tls: ControlTls | None = None
     clients: dict[str, ControlClient] = {}
+    state: str = "sqlite"
 
     @field_validator("listen")
     @classmethod
@@ -244,6 +269,16 @@ class Control(Table):
         if value.startswith("unix:"):
             return check_bind(value)
         raise ValueError(f'"{value}" is no place for a unix socket; write "auto", "unix:/path" or "off"')
+
+    @field_validator("state")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        if value != "sqlite" and not value.startswith(("sqlite:////", "postgresql://")):
+            raise ValueError(
+                f'"{value}" is no place for state; write "sqlite" (in the state directory), '
+                '"sqlite:////absolute/path" or "postgresql://user@host/database"'
+            )
+        return value
 
     @model_validator(mode="after")
     def _kept_to_itself(self) -> Self:
@@ -440,12 +475,24 @@ class Listener(Table):
         return value
 
 
+TAGS_MAX, METADATA_MAX, METADATA_VALUE_MAX = 64, 64, 1024
+
+
+def check_tag(value: str) -> str:
+    return check_name(value, "a tag or a key of metadata")
+
+
+Tag = Annotated[str, AfterValidator(check_tag)]
+
+
 class Endpoint(Table):
     address: str
     weight: Int = Field(default=1, ge=0, le=65535)
     version: str = "v1"
     priority: Int = Field(default=0, ge=0, le=255)
     tls: Bool | None = None
+    tags: tuple[Tag, ...] = ()
+    metadata: dict[Tag, str] = Field(default={}, max_length=METADATA_MAX)
 
     @model_validator(mode="before")
     @classmethod
@@ -471,6 +518,21 @@ class Endpoint(Table):
     @classmethod
     def _version(cls, value: str) -> str:
         return check_name(value, "a version")
+
+    @field_validator("tags")
+    @classmethod
+    def _some_tags(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value) or len(value) > TAGS_MAX:
+            raise ValueError(f"tags are up to {TAGS_MAX} different words")
+        return value
+
+    @field_validator("metadata")
+    @classmethod
+    def _short_values(cls, value: dict[str, str]) -> dict[str, str]:
+        for key, text in value.items():
+            if len(check_text(text, f'the value of "{key}"')) > METADATA_VALUE_MAX:
+                raise ValueError(f'the value of "{key}" has more than {METADATA_VALUE_MAX} characters')
+        return value
 
 
 class Sticky(Table):
@@ -582,9 +644,36 @@ class ServiceLimits(Table):
     requests: Count = 0
 
 
+class Discover(Table):
+    """Where endpoints are found: the addresses of a name, or SRV records."""
+
+    dns: str | None = None
+    srv: str | None = None
+
+    @field_validator("dns")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        return value if value is None else check_address(value, what="a name and port", any_host=False)
+
+    @field_validator("srv")
+    @classmethod
+    def _record(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"_[A-Za-z0-9-]+\._(tcp|udp)(\.[A-Za-z0-9_-]+)+\.?", value):
+            raise ValueError(f'"{value}" is no name of SRV records; write one like "_http._tcp.example.com"')
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.dns is None) == (self.srv is None):
+            raise ValueError('say dns = "host:port" or srv = "_service._tcp.name", one of the two')
+        return self
+
+
 class Service(Table):
+    kind: Kind = "http"
     balance: Balance = "round_robin"
-    endpoints: tuple[Endpoint, ...]
+    endpoints: tuple[Endpoint, ...] = ()
+    discover: Discover | None = None
     split: dict[str, Number] | None = None
     sticky: Sticky | None = None
     hash: Hash = Hash()
@@ -610,31 +699,32 @@ class Service(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if not self.endpoints:
-            raise ValueError('endpoints is empty; name at least one, like "10.0.0.1:8000"')
         seen: set[str] = set()
         for endpoint in self.endpoints:
             if endpoint.address in seen:
                 raise ValueError(f'the endpoint "{endpoint.address}" stands there twice')
             seen.add(endpoint.address)
-            if self.host == "endpoint" and endpoint.address.startswith("unix:"):
-                raise ValueError(
-                    f'host = "endpoint" cannot stand with "{endpoint.address}", which names no host'
-                )
-            if self.over_tls(endpoint) and self.proxy_protocol is not None:
-                raise ValueError(
-                    f'proxy_protocol cannot stand with "{endpoint.address}", which is spoken to over TLS'
-                )
-            if self.over_tls(endpoint) and endpoint.address.startswith("unix:") and not self._named:
-                raise ValueError(
-                    f'"{endpoint.address}" names no host to verify; give tls a name, or verify = false'
-                )
+            if (why := self.refuses(endpoint)) is not None:
+                raise ValueError(why)
         self._check_split()
         return self
 
+    def refuses(self, endpoint: Endpoint) -> str | None:
+        """Why an endpoint cannot be one of this service; None for one that can."""
+        unix, over_tls = endpoint.address.startswith("unix:"), self.over_tls(endpoint)
+        if self.host == "endpoint" and unix:
+            return f'host = "endpoint" cannot stand with "{endpoint.address}", which names no host'
+        if over_tls and self.proxy_protocol is not None:
+            return f'proxy_protocol cannot stand with "{endpoint.address}", which is spoken to over TLS'
+        if over_tls and unix and not self._named:
+            return f'"{endpoint.address}" names no host to verify; give tls a name, or verify = false'
+        return None
+
     def over_tls(self, endpoint: Endpoint) -> bool:
-        """By the endpoint's own word, else by whether the service has `tls`."""
-        return self.tls is not None if endpoint.tls is None else endpoint.tls
+        """By the endpoint's own word, else by whether the service has `tls` or is of the kind "https"."""
+        if endpoint.tls is not None:
+            return endpoint.tls
+        return self.tls is not None or self.kind == "https"
 
     @property
     def _named(self) -> bool:
@@ -643,10 +733,8 @@ class Service(Table):
     def _check_split(self) -> None:
         if self.split is None:
             return
-        versions = sorted({endpoint.version for endpoint in self.endpoints})
         for version, share in self.split.items():
-            if version not in versions:
-                raise ValueError(f'split names the version "{version}", endpoints have {", ".join(versions)}')
+            check_name(version, "a version")
             if share < 0:
                 raise ValueError(f'the share of "{version}" is negative')
         if sum(self.split.values()) <= 0:
@@ -798,5 +886,5 @@ class Config(Table):
     proxy: Proxy = Proxy()
     control: Control = Control()
     listeners: dict[Name, Listener] = {}
-    services: dict[Name, Service] = {}
+    services: dict[ServiceName, Service] = {}
     routes: tuple[Route, ...] = ()

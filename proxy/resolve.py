@@ -22,13 +22,13 @@ def resolve(addresses: Iterable[str], resolver: Resolver = system_resolver) -> d
     are looked up side by side, each once.
     """
     wanted = list(dict.fromkeys(addresses))
-    names = sorted({name for address in wanted if (name := _name_in(address))})
+    names = sorted({name for address in wanted if (name := name_in(address))})
     with ThreadPoolExecutor(LOOK_UPS) as pool:
         found = dict(zip(names, pool.map(lambda name: _chosen(name, resolver), names), strict=True))
     return {address: _numeric(address, found) for address in wanted}
 
 
-def _name_in(address: str) -> str | None:
+def name_in(address: str) -> str | None:
     """The host name of an address that has one to look up."""
     if address.startswith("unix:"):
         return None
@@ -59,7 +59,7 @@ def _chosen(name: str, resolver: Resolver) -> str | OSError:
 
 
 def _numeric(address: str, found: dict[str, str | OSError]) -> str | OSError:
-    name = _name_in(address)
+    name = name_in(address)
     if name is None:
         return address
     host = found[name]

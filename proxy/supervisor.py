@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from turnout.ext.scoreboard import Admin, Scoreboard
+from turnout.ext.scoreboard import Admin, Health, Scoreboard
 from turnout.proxy import handover, limits, notify, runfile, statedir, takeover
 from turnout.proxy.accesslog import open_log
 from turnout.proxy.config import ConfigError, Problem, load
@@ -43,7 +43,7 @@ from turnout.proxy.sockets import (
 )
 from turnout.proxy.tickets import TicketKeys
 
-__all__ = ["ControlListener", "StartError", "Supervisor", "UpgradeError", "WorkerRow"]
+__all__ = ["Control", "StartError", "Supervisor", "UpgradeError", "WorkerRow"]
 
 log = logging.getLogger("turnout.supervisor")
 
@@ -53,42 +53,65 @@ LOOK_S = 0.05
 NOTE_S = 0.1
 
 
-class ControlListener(Protocol):
+class Control(Protocol):
+    """The control side, as far as the supervisor needs it."""
+
+    async def prepare(self, file: Config) -> None:
+        """Before the first snapshot; the state directory is there and locked. Raises StartError."""
+
+    def merge(self, file: Config) -> Config:
+        """What the file says together with what is registered. Never fails, waits for nothing."""
+
+    def health_of(self, service: str, address: str) -> Health:
+        """Of an endpoint that is new in the scoreboard."""
+
+    def admin_of(self, service: str, address: str) -> Admin:
+        """As health_of."""
+
     async def start(self, sock: socket.socket, local: socket.socket | None = None) -> None:
-        """Serve on `[control] listen`, and on the unix socket beside it."""
+        """Workers serve: take over from a former process, then serve on `[control] listen`, and on the unix
+        socket beside it.
+        """
 
     async def close(self) -> None:
-        """Stop accepting; what is under way is finished."""
+        """Stop accepting; what is under way is finished. Also after a `prepare` that failed."""
 
 
 class Supervisor:
-    """`control` makes the control listener; it is started once workers serve. `pace` is for tests."""
+    """`control` makes the control side; it listens once workers serve. `pace` is for tests.
+
+    `file_config` is what the file says, `config` what is in force: with what is registered.
+    """
 
     scoreboard: Scoreboard
     freezer: Freezer
+    directory: Path
+    """Where state is kept; there from the beginning of the start."""
 
     def __init__(
         self,
         file: Path,
         config: Config,
         *,
-        control: Callable[[Supervisor], ControlListener] | None = None,
+        control: Callable[[Supervisor], Control] | None = None,
         pace: Pace | None = None,
     ) -> None:
         self.file = file
+        self.file_config = config
         self.config = config
         self.version = 0
         self.state: Literal["starting", "serving", "draining"] = "starting"
         self.started = time.time()
         self.pace = pace or Pace()
         self._make_control = control
-        self._control: ControlListener | None = None
+        self._control: Control | None = None
+        self._next_refresh: asyncio.Task[int] | None = None
         self._control_sockets = ControlSockets()
         self._names = Names()
         self._notifier = notify.Notifier()
         self._sockets = ListeningSet()
         self._keys: dict[str, str] = {}
-        self._handed_over = False
+        self._handed_over = self._upgrading = self._workers_serve = False
         self._log_fd = -1
         self._lock = -1
         self._noting: asyncio.TimerHandle | None = None
@@ -168,10 +191,11 @@ class Supervisor:
         workers = workers_of(self.config)
         self._check_descriptors(workers)
         directory = statedir.state_directory(self.config.proxy.state, self.file)
-        self._directory = directory
+        self.directory = directory
         self._lock = left.lock if left else self._take_lock(directory)
         self.scoreboard = make_scoreboard(self.config)
         self.freezer = Freezer(self.scoreboard, directory, file=str(self.file), resolver=self._names)
+        await self._prepare_control()
         self.freezer.tickets = TicketKeys(left.runtime.get("ticket_keys", ()) if left else ())
         self.runtime = Runtime(self.freezer, self.scoreboard)
         former_run = runfile.read(directory)
@@ -179,14 +203,15 @@ class Supervisor:
         former, offers = await self._offers(left, directory)
         self._sockets = ListeningSet(offers)
         opening = self._open_all(left, workers)
-        await asyncio.to_thread(self._names.look_up, self.config)
+        await asyncio.to_thread(self._names.look_up, self.file_config, self.config)
         document = self.freezer.freeze(self.config, 1)
         self._commit(opening)
         self._in_force(1, self.config, opening)
-        if left is not None or former:
+        if self._control is None and (left is not None or former):
             self.runtime.restore(left.runtime if left else former_run.runtime if former_run else {})
         await self.crew.start(workers, self._orders(document))
         self.freezer.release(1)
+        self._workers_serve = True
         await self._start_control()
         self._establish()
         self._dismiss(former, left)
@@ -247,10 +272,17 @@ class Supervisor:
         except BindError as error:
             raise StartError([str(error)]) from None
 
+    async def _prepare_control(self) -> None:
+        if self._make_control is not None:
+            self._control = self._make_control(self)
+            await self._control.prepare(self.file_config)
+            self.freezer.health_of = self._control.health_of
+            self.freezer.admin_of = self._control.admin_of
+            self.config = self._control.merge(self.file_config)
+
     async def _start_control(self) -> None:
         sock, local = self._control_sockets.sockets()
-        if self._make_control is not None and sock is not None:
-            self._control = self._make_control(self)
+        if self._control is not None and sock is not None:
             await self._control.start(sock, local)
 
     def _dismiss(self, former: list[WorkerProcess], left: handover.Handover | None) -> None:
@@ -275,6 +307,7 @@ class Supervisor:
 
     async def _give_up(self) -> None:
         """Nothing has served: put everything away."""
+        await self._close_control()
         if hasattr(self, "crew"):
             for process in self.crew.leaving.copy():
                 self.crew.let_go(process)
@@ -302,13 +335,13 @@ class Supervisor:
             workers = tuple((runfile.process(p.pid), p.heirs) for p in self.crew.processes() if p.heirs)
             run = runfile.Run(runfile.process(os.getpid()), workers, self.runtime.export())
             try:
-                runfile.write(self._directory, run)
+                runfile.write(self.directory, run)
             except OSError as error:
-                log.warning("%s cannot be written: %s", self._directory / runfile.NAME, error.strerror)
+                log.warning("%s cannot be written: %s", self.directory / runfile.NAME, error.strerror)
 
     def _note_run_soon(self) -> None:
-        """Once for many changes that come together."""
-        if self._noting is None:
+        """Once for many changes that come together. What a control side is told, it keeps itself."""
+        if self._noting is None and self._control is None:
             self._noting = self._loop.call_later(NOTE_S, self._note_run)
 
     # ---- configuration -----------------------------------------------------------------------------------
@@ -337,17 +370,46 @@ class Supervisor:
             self._notifier.ready(f"serving, snapshot {self.version}")
 
     async def _reload(self) -> int:
-        config = await asyncio.to_thread(load, self.file)
-        problems = fixed_problems(self.config, config, self.scoreboard.workers, str(self.file))
+        file = await asyncio.to_thread(load, self.file)
+        problems = fixed_problems(self.file_config, file, self.scoreboard.workers, str(self.file))
         if problems:
             raise ConfigError(problems)
-        await asyncio.to_thread(self._names.look_up, config)
-        return await self._apply(config)
+        await asyncio.to_thread(self._names.look_up, file, self._merged(file))
+        return await self._apply(file)
 
-    async def _apply(self, config: Config) -> int:
-        """Make a snapshot of a configuration and put it in force. Raises ConfigError, and changes nothing
-        then.
+    def _merged(self, file: Config) -> Config:
+        return file if self._control is None else self._control.merge(file)
+
+    async def refresh(self) -> int:
+        """Put in force what has been registered since. Returns the version of the snapshot once every worker
+        has it. Calls that come while one is under way share the next one. Raises ConfigError, and changes
+        nothing then. After an upgrade there is nothing to do: the new program has read what was registered.
         """
+        if self._next_refresh is None:
+            self._next_refresh = asyncio.create_task(self._refresh())
+        return await asyncio.shield(self._next_refresh)
+
+    async def _refresh(self) -> int:
+        async with self._changing:
+            self._next_refresh = None  # what is registered from here on may have come too late for this one
+            if self._handed_over:
+                return self.version
+            if self.state == "draining":
+                raise self._problem("", "the proxy is draining")
+            return await self._apply(self.file_config)
+
+    async def look_up(self, addresses: Iterable[str]) -> dict[str, str | OSError]:
+        """Addresses as written in numeric form, or why there is none; names that are known already are not
+        looked up again. What is found here is found by the next snapshot too.
+        """
+        addresses = list(addresses)
+        return await asyncio.to_thread(self._names.ask, addresses) if addresses else {}
+
+    async def _apply(self, file: Config) -> int:
+        """Make a snapshot of what a file says and of what is registered, and put it in force. Raises
+        ConfigError, and changes nothing then.
+        """
+        config = self._merged(file)
         opening, failures = self._sockets.prepare(binds_of(config), workers_of(config))
         if opening is None:
             raise ConfigError(self._bind_problem(failure) for failure in failures)
@@ -357,6 +419,7 @@ class Supervisor:
         except ConfigError:
             opening.cancel()
             raise
+        self.file_config = file
         self.runtime.reloaded()
         await self._put_in_force(config, opening, document, log_fd)
         return self.version
@@ -383,7 +446,7 @@ class Supervisor:
             if self.state != "serving":
                 return
             try:
-                await self._apply(self.config)
+                await self._apply(self.file_config)
             except ConfigError as error:
                 for problem in error.problems:
                     log.error("%s not renewed, those in force stay: %s", what, problem)  # noqa: TRY400
@@ -480,6 +543,12 @@ class Supervisor:
         self._note_run_soon()
         return stored
 
+    def set_health(self, service: str, address: str, health: Health) -> None:
+        """Of an endpoint, named as in the file; seen at every worker's next pick. KeyError for one that does
+        not exist.
+        """
+        self.scoreboard.set_health(self.freezer.endpoint_slots(service)[address], health)
+
     def set_weight(self, service: str, address: str, weight: int) -> None:
         """Of an endpoint, named as in the file; kept until the file says something new. KeyError for one that
         does not exist, ValueError for a weight that is none.
@@ -506,6 +575,22 @@ class Supervisor:
         if former >= 0:
             os.close(former)
 
+    @property
+    def serving(self) -> bool:
+        """Whether there are workers that take a new snapshot: from a little before `state` says so."""
+        return self._workers_serve
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether another program has taken over."""
+        return self._handed_over
+
+    async def upgraded(self) -> None:
+        """Wait until no upgrade is under way."""
+        if self._upgrading:
+            async with self._changing:
+                pass
+
     def ready(self) -> bool:
         """Whether every worker serves the snapshot in force."""
         return self.state == "serving" and self.crew.all_serve()
@@ -528,12 +613,15 @@ class Supervisor:
             if self.state != "serving" or self._stop.is_set():
                 raise UpgradeError("the proxy is not serving")
             log.info("upgrading")
+            self._upgrading = True
             try:
                 pid, unused = await start_heir(self.file, self._will, self.pace.upgrade)
             except UpgradeError as error:
                 log.error("upgrade failed, nothing has changed: %s", error)  # noqa: TRY400
                 self._note_run()  # the heir may have got as far as to write its own
                 raise
+            finally:
+                self._upgrading = False
             self._hand_over(pid, unused)
             return pid
 
@@ -578,7 +666,7 @@ class Supervisor:
         quit_at_once.cancel()
         await self._close_control()
         if not self._handed_over:
-            runfile.remove(self._directory)
+            runfile.remove(self.directory)
         self._put_away()
         log.info("ended", extra={"fields": {"requests_cut": self.crew.cut}})
         return CUT_OFF if self.crew.cut else 0

@@ -85,13 +85,13 @@ def test_every_setting_of_the_starter_that_is_switched_off_can_be_switched_on():
 
 
 def test_check_names_every_problem_with_its_line_and_exits_2(turnout, file):
-    file.write_text(GOOD.replace("bind", "bnd") + "[services.app]\nendpoints = []\n")
+    file.write_text(GOOD.replace("bind", "bnd") + "[services.app]\nendpoints = 1\n")
     code, out, err = turnout("check", file)
 
     assert (code, out) == (2, "")
     assert f"{file}:2: [listeners.web] bnd: unknown key" in err
     assert f"{file}:1: [listeners.web] bind: is missing" in err
-    assert f"{file}:6: [services.app]: endpoints is empty" in err
+    assert f"{file}:7: [services.app] endpoints: 1 is not a list" in err
 
 
 def test_check_lists_problems_as_json(turnout, file):

@@ -117,16 +117,32 @@ def route(more: str) -> str:
             '4: [services.app] endpoints[1]: 80: an endpoint is "host:port" or a table',
         ),
         (
-            GOOD.replace('"10.0.0.1:80"', ""),
-            '3: [services.app]: endpoints is empty; name at least one, like "10.0.0.1',
-        ),
-        (
             GOOD.replace('"10.0.0.1:80"', '"a:1", "a:1"'),
             '3: [services.app]: the endpoint "a:1" stands there twice',
         ),
         (
             GOOD.replace("services.app", 'services."a/b"'),
-            '3: [services.a/b]: "a/b" is not a name for a listener or',
+            '3: [services."a/b"]: "a/b" is not a name for a service; use up to 64',
+        ),
+        (
+            GOOD.replace("services.app", 'services."default:app"'),
+            'is in the namespace that needs no name; write "app"',
+        ),
+        (
+            GOOD.replace("services.app", 'services."a:b:c"'),
+            '3: [services."a:b:c"]: "a:b:c" is not a name for a service',
+        ),
+        (
+            GOOD.replace("[services.app]", '[services.app]\ndiscover = { dns = "a:1", srv = "_x._tcp.y" }'),
+            'services.app] discover: say dns = "host:port" or srv =',
+        ),
+        (
+            GOOD.replace("[services.app]", '[services.app]\ndiscover = { srv = "y" }'),
+            'discover.srv: "y" is no name of SRV records',
+        ),
+        (
+            '[control]\nstate = "mysql://x"\n' + GOOD,
+            '2: [control] state: "mysql://x" is no place for state; write "sqlite"',
         ),
         (
             '[control]\nlisten = "0.0.0.0:9900"\nauth = "none"\n' + GOOD,
@@ -171,7 +187,7 @@ def route(more: str) -> str:
             '3: [listeners.web] trusted: "10.0.0.0/33" is not a network; write an',
         ),
         # services
-        (service("split = { v2 = 1 }"), '3: [services.app]: split names the version "v2", endpoints have v1'),
+        (service('split = { "a b" = 1 }'), '3: [services.app]: "a b" is not a version; use up to 64'),
         (
             service("split = { v1 = 0 }"),
             "3: [services.app]: the shares of split add up to 0; one of them must be above",

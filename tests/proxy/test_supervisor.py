@@ -20,6 +20,7 @@ from turnout.proxy import process
 from turnout.proxy.config import ConfigError, parse
 from turnout.proxy.crew import Pace
 from turnout.proxy.errors import StartError, UpgradeError
+from turnout.proxy.model import Config
 from turnout.proxy.supervisor import Supervisor
 
 QUICK = replace(Pace(), look=0.1, hung_looks=30, settle=0.05)
@@ -31,10 +32,23 @@ class Control:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
+        self.prepared = None
         self.address = None
         self.local = None
         self.ready_at_start = None
         self.closed = 0
+
+    async def prepare(self, file: Config) -> None:
+        self.prepared = file
+
+    def merge(self, file: Config) -> Config:
+        return file
+
+    def health_of(self, service: str, address: str) -> str:
+        return "up"
+
+    def admin_of(self, service: str, address: str) -> str:
+        return "ready"
 
     async def start(self, sock: socket.socket, local: socket.socket | None = None) -> None:
         self.address = sock.getsockname()

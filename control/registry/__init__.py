@@ -1,0 +1,1 @@
+"""Services and endpoints from all sources, merged into one table."""

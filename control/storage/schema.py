@@ -1,0 +1,91 @@
+"""All tables. Text columns named in `JSON` hold JSON; times are seconds since the epoch.
+
+Every change of what is stored is numbered: the rows it leaves carry that `revision`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, String, Table, Text
+
+VERSION = 1
+"""Of the schema; raised when a stored database has to be changed to be understood."""
+
+metadata = MetaData()
+Revision = BigInteger
+
+state = Table(
+    "state",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("schema_version", Integer, nullable=False),
+    Column("revision", Revision, nullable=False),
+    Column("epoch", BigInteger, nullable=False),  # of the process that may write
+)
+"""One row."""
+
+# ---- registry --------------------------------------------------------------------------------------------
+
+services = Table(
+    "services",
+    metadata,
+    Column("service", String(160), primary_key=True),  # full name
+    Column("settings", Text, nullable=False),  # JSON: model.Service without endpoints, as given
+    Column("created_by", String(255), nullable=False),
+    Column("revision", Revision, nullable=False),
+)
+"""Registered through the API; those of the file stand in the file."""
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("service", String(160), primary_key=True),
+    Column("address", String(320), primary_key=True),
+    Column("settings", Text, nullable=False),  # JSON: model.Endpoint
+    Column("lease_ttl", Float),  # seconds; null: for good
+    Column("registered", Float, nullable=False),
+    Column("registered_by", String(255), nullable=False),
+    Column("revision", Revision, nullable=False),
+)
+"""Registered through the API. When a lease ends is not here: a restart gives every lease its whole time."""
+
+overrides = Table(
+    "overrides",
+    metadata,
+    Column("service", String(160), primary_key=True),
+    Column("address", String(320), primary_key=True),
+    Column("weight", Integer),
+    Column("weight_said", Integer),  # by the endpoint's source when `weight` was set
+    Column("admin", String(8), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("set_by", String(255), nullable=False),
+    Column("until", Float),  # back to ready then
+    Column("revision", Revision, nullable=False),
+)
+"""Set at run time, of endpoints of any source."""
+
+splits = Table(
+    "splits",
+    metadata,
+    Column("service", String(160), primary_key=True),
+    Column("shares", Text, nullable=False),  # JSON: version -> share, as given
+    Column("said", Text, nullable=False),  # JSON: by the service's source when it was set
+    Column("set_by", String(255), nullable=False),
+    Column("revision", Revision, nullable=False),
+)
+"""Set at run time."""
+
+# ---- events ----------------------------------------------------------------------------------------------
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Integer().with_variant(BigInteger, "postgresql"), primary_key=True, autoincrement=True),
+    Column("revision", Revision, nullable=False),
+    Column("time", Float, nullable=False),
+    Column("kind", String(40), nullable=False),
+    Column("service", String(160)),
+    Column("address", String(320)),
+    Column("by", String(255), nullable=False),
+    Column("data", Text, nullable=False),  # JSON
+    Index("events_revision", "revision"),
+)
