@@ -2,10 +2,12 @@
 
 Edge-triggered throughout: an event sets a flag, the flag is cleared by the read or write that finds the end. A
 descriptor is added to the set once; EPOLLOUT is asked for only after the kernel first took less than it was given.
-Every socket read and write of the engine goes through conn_recv and conn_send, plain or over TLS (tls.pxd).
+Every socket read and write of the engine goes through conn_recv and conn_send, plain or over TLS (tls.pxd), or, where bytes
+pass on as they are between plain connections, through conn_splice_in and conn_splice_out.
 """
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
+from turnout.ext.buffers cimport buf_t
 from turnout.ext.core cimport conn_t, core_t
 from turnout.ext.timers cimport wheel_arm, wheel_disarm
 
@@ -13,6 +15,7 @@ cdef enum:
     IO_BLOCKED = -1           # nothing now; an edge will come
     IO_ERROR = -2             # broken for good
     IO_PLAIN = -3             # plain HTTP where TLS was expected
+    IO_COPY = -4              # no splice from here: the bytes have to be read
 
 cdef int conn_slab_grow(core_t *core) noexcept nogil
 cdef conn_t *conn_new(core_t *core, int32_t fd, int kind) noexcept nogil
@@ -30,6 +33,11 @@ connection were plain HTTP: the connection is plain from then on."""
 cdef int conn_send(core_t *core, conn_t *c, const char *p, uint32_t n, bint more) noexcept nogil
 """Bytes taken (fewer than n: the rest waits for an edge), IO_BLOCKED or IO_ERROR. `more`: another send, a shutdown or
 a close follows at once, and may share a packet with these bytes."""
+cdef int conn_splice_in(conn_t *c, buf_t *b, uint32_t n) noexcept nogil
+"""As conn_recv, up to n bytes of a plain connection into an empty pipe; or IO_COPY. A short read says nothing about what is
+left in the socket."""
+cdef int conn_splice_out(core_t *core, conn_t *c, buf_t *b, bint more) noexcept nogil
+"""As conn_send, from a pipe to a plain connection; b is left as it was."""
 cdef void conn_reset_on_close(conn_t *c) noexcept nogil
 """Closing sends a reset instead of a clean end: for whoever counts on the end being clean, only that tells."""
 cdef bint conn_broken(conn_t *c) noexcept nogil

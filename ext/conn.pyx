@@ -2,15 +2,16 @@
 
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, realloc
-from turnout.ext.buffers cimport buf_give
+from turnout.ext.buffers cimport buf_give, buf_left, buf_t
 from turnout.ext.core cimport (
     CF_BLOCKED, CF_DEAD, CF_OUT_ARMED, CF_PEER_SHUT, CF_READABLE, CF_READY, CF_WATCHED, CONN_FREE, SLAB_CONNS,
     conn_t, core_t,
 )
 from turnout.ext.kernel cimport (
-    EAGAIN, EINTR, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_MOD,
+    EAGAIN, EINTR, EINVAL, ENOMEM, ENOSYS, EPERM, EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_MOD,
     MSG_DONTWAIT, MSG_MORE, MSG_NOSIGNAL, MSG_PEEK, SHUT_WR, SOL_SOCKET, SO_ERROR, SO_LINGER, close, epoll_ctl,
-    epoll_event, errno, getsockopt, linger_t, recv, send, setsockopt, shutdown, socklen_t,
+    SPLICE_F_MORE, SPLICE_F_MOVE, SPLICE_F_NONBLOCK,
+    epoll_event, errno, getsockopt, linger_t, recv, send, setsockopt, shutdown, socklen_t, splice,
 )
 from turnout.ext.timers cimport wheel_drop
 from turnout.ext.tls cimport tls_close, tls_edges, tls_end, tls_quiet, tls_recv, tls_send
@@ -164,6 +165,48 @@ cdef int conn_send(core_t *core, conn_t *c, const char *p, uint32_t n, bint more
             return IO_BLOCKED
         c.flags |= CF_DEAD
         return IO_ERROR
+
+
+cdef int conn_splice_in(conn_t *c, buf_t *b, uint32_t n) noexcept nogil:
+    cdef ssize_t got
+    while True:
+        got = splice(c.fd, NULL, b.pipe_in, NULL, n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
+        if got > 0:
+            return <int>got
+        if got == 0:
+            c.flags |= CF_PEER_SHUT
+            return 0
+        if errno == EINTR:
+            continue
+        if errno == EINVAL or errno == ENOSYS or errno == EPERM or errno == ENOMEM:
+            return IO_COPY
+        c.flags &= ~<uint32_t>CF_READABLE
+        if errno == EAGAIN:
+            return IO_BLOCKED
+        c.flags |= CF_DEAD
+        return IO_ERROR
+
+
+cdef int conn_splice_out(core_t *core, conn_t *c, buf_t *b, bint more) noexcept nogil:
+    """Until the socket says itself that it is full: a short splice may have other reasons. SIGPIPE is ignored (Python does
+    that), since there is no flag against it."""
+    cdef unsigned int flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (SPLICE_F_MORE if more else 0)
+    cdef uint32_t total = 0
+    cdef ssize_t put
+    while total < buf_left(b):
+        put = splice(b.pipe_out, NULL, c.fd, NULL, buf_left(b) - total, flags)
+        if put > 0:
+            total += <uint32_t>put
+        elif put < 0 and errno == EINTR:
+            continue
+        elif put < 0 and errno == EAGAIN:
+            c.flags |= CF_BLOCKED
+            arm_out(core, c)
+            return <int>total if total else IO_BLOCKED
+        else:
+            c.flags |= CF_DEAD
+            return IO_ERROR
+    return <int>total
 
 
 cdef void conn_reset_on_close(conn_t *c) noexcept nogil:

@@ -102,6 +102,7 @@ cdef enum stream_flag:
     SF_FLUSHED = 4            # ... and all of it is written
     SF_READ = 16              # something was read from the source
     SF_FULL = 8               # the last read filled its buffer: larger ones pay
+    SF_COPY = 32              # the source's bytes cannot be spliced
 
 # One direction of an exchange: bytes from a source connection through their framing to a sink.
 cdef struct stream_t:

@@ -10,7 +10,7 @@ import os
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
-from turnout.ext.buffers cimport BUF_LARGE, BUF_SMALL, pool_close, pool_init
+from turnout.ext.buffers cimport BUF_LARGE, BUF_PIPE, BUF_SMALL, pool_close, pool_init
 from turnout.ext.conn cimport conn_close, conn_deadline, conn_edges, conn_new, conn_next_ready, conn_of_event
 from turnout.ext.core cimport (
     CF_BLOCKED, CF_DATAGRAM, CF_DEAD, CF_PEER_SHUT, CF_READABLE, CF_WATCHED, CONN_CLIENT, CONN_LISTENER, CONN_TICK, CONN_UPSTREAM, CONN_WAKE,
@@ -266,7 +266,7 @@ cdef class Engine:
         wheel_advance(&core.wheel, core.now_ms, fire, core)
         poll_queues(core)
         core.sb.slab[core.sb.me].buffers_small = core.buffers.n_used[BUF_SMALL]
-        core.sb.slab[core.sb.me].buffers_large = core.buffers.n_used[BUF_LARGE]
+        core.sb.slab[core.sb.me].buffers_large = core.buffers.n_used[BUF_LARGE] + core.buffers.n_used[BUF_PIPE]
         if core.starved and not core.draining:
             resume_listeners(core)
         if core.log.n and core.now_ms - self.flushed_ms >= LOG_FLUSH_MS:
@@ -424,6 +424,7 @@ cdef class Engine:
             "exchanges": core.n_exchanges, "clients": core.n_clients, "upstreams": core.n_upstreams,
             "TLS connections": core.n_tls,
             "small buffers": core.buffers.n_used[BUF_SMALL], "large buffers": core.buffers.n_used[BUF_LARGE],
+            "pipes": core.buffers.n_used[BUF_PIPE],
         }
         return ", ".join(f"{count} {name} not given back" for name, count in held.items() if count)
 

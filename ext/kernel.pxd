@@ -5,7 +5,7 @@ from posix.types cimport off_t
 
 cdef extern from "<errno.h>" nogil:
     int errno
-    int EAGAIN, EINTR, EINPROGRESS, EMFILE, ENFILE, EADDRNOTAVAIL, EMSGSIZE, ENOBUFS, ENOMEM, ECONNABORTED
+    int EAGAIN, EINTR, EINPROGRESS, EMFILE, ENFILE, EADDRNOTAVAIL, EMSGSIZE, ENOBUFS, ENOMEM, ECONNABORTED, EINVAL, ENOSYS, EPERM
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
@@ -69,6 +69,13 @@ cdef extern from "<netinet/tcp.h>" nogil:
 
 cdef extern from "<arpa/inet.h>" nogil:
     unsigned short ntohs(unsigned short)
+
+cdef extern from "<fcntl.h>" nogil:
+    int O_NONBLOCK, O_CLOEXEC, F_SETPIPE_SZ
+    unsigned int SPLICE_F_MOVE, SPLICE_F_NONBLOCK, SPLICE_F_MORE
+    int fcntl(int, int, ...)
+    int pipe2(int *, int)
+    ssize_t splice(int, void *, int, void *, size_t, unsigned int)
 
 cdef extern from "<unistd.h>" nogil:
     int close(int)

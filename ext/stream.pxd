@@ -1,8 +1,9 @@
 """One direction of an exchange: what a source sends becomes what a sink gets.
 
 Bytes are decoded where they stand in the buffer they were read into, framed anew around the same place, and written
-from there: one copy into user space, one out, none in between. Memory is bounded by one buffer per direction: nothing
-is read while something waits to be written.
+from there: one copy into user space, one out, none in between. Where there is nothing to decode or to frame and both
+connections are plain, a stream that has proved to be large goes through a pipe of the kernel's and is not copied at all.
+Memory is bounded by one buffer per direction: nothing is read while something waits to be written.
 """
 
 from libc.stdint cimport uint32_t

@@ -4,12 +4,14 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from turnout.ext.buffers cimport (
-    BUF_LARGE, BUF_SMALL, HEADROOM, LARGE_BYTES, SMALL_BYTES, buf_data, buf_give, buf_give_chain, buf_left, buf_room,
+    BUF_LARGE, BUF_PIPE, BUF_SMALL, HEADROOM, LARGE_BYTES, PIPE_BYTES, SMALL_BYTES, buf_data, buf_give, buf_give_chain, buf_left, buf_room,
     buf_t, buf_tail, buf_take, pool_close, pool_init,
 )
-from turnout.ext.conn cimport IO_BLOCKED, IO_ERROR, conn_recv, conn_send
+from turnout.ext.conn cimport (
+    IO_BLOCKED, IO_COPY, IO_ERROR, conn_recv, conn_send, conn_splice_in, conn_splice_out,
+)
 from turnout.ext.core cimport (
-    CF_BLOCKED, CF_CLOSE, CF_READABLE, SF_ENDED, SF_FLUSHED, SF_FULL, SF_READ, SF_SOURCE_EOF, conn_t, core_t, stream_t,
+    CF_BLOCKED, CF_CLOSE, CF_READABLE, SF_COPY, SF_ENDED, SF_FLUSHED, SF_FULL, SF_READ, SF_SOURCE_EOF, conn_t, core_t, stream_t,
 )
 from turnout.ext.framing cimport (
     BODY_CHUNKED, BODY_CLOSE, BODY_LENGTH, CHUNK_DONE, CHUNK_TRAILERS, FRAME_END, FRAME_MALFORMED, body_feed,
@@ -246,7 +248,10 @@ cdef int stream_flush(core_t *core, stream_t *s, conn_t *sink) noexcept nogil:
         if sink.flags & CF_BLOCKED:
             return 0
         b = s.first
-        put = conn_send(core, sink, buf_data(b), buf_left(b), more_follows(s, b, sink))
+        if b.klass == BUF_PIPE:
+            put = conn_splice_out(core, sink, b, more_follows(s, b, sink))
+        else:
+            put = conn_send(core, sink, buf_data(b), buf_left(b), more_follows(s, b, sink))
         if put < 0:
             return 0 if put == IO_BLOCKED else -1
         s.wire += <uint32_t>put
@@ -260,28 +265,58 @@ cdef int stream_flush(core_t *core, stream_t *s, conn_t *sink) noexcept nogil:
     return 1
 
 
-cdef int read_some(core_t *core, stream_t *s, conn_t *source, buf_t **rest) noexcept nogil:
-    """One read, decoded and queued. -1 when something was read, else the pump_result that ends the turn."""
-    cdef uint32_t klass = BUF_SMALL
-    cdef buf_t *b
+cdef inline bint splices(const stream_t *s, const conn_t *source, const conn_t *sink) noexcept nogil:
+    """Whether bytes pass on as they are, out of one socket into another."""
+    return (s.body.kind == s.out and s.out != BODY_CHUNKED and not s.flags & SF_COPY
+            and source.tls == NULL and sink.tls == NULL)
+
+
+cdef inline uint32_t class_for(const stream_t *s, const conn_t *source, const conn_t *sink) noexcept nogil:
+    """What to read into. Small until there is proof of more, or a promise: a pipe costs more than a small copy."""
+    if s.flags & SF_FULL or (s.body.kind == BODY_LENGTH and s.body.left > SMALL_BYTES):
+        return BUF_PIPE if splices(s, source, sink) else BUF_LARGE
+    return BUF_SMALL
+
+
+cdef inline int fill(const stream_t *s, conn_t *source, buf_t *b) noexcept nogil:
+    """One read into an empty buffer; as conn_recv and conn_splice_in."""
+    if b.klass != BUF_PIPE:
+        return conn_recv(source, buf_tail(b), buf_room(b))
+    if s.body.kind == BODY_LENGTH and s.body.left < PIPE_BYTES:
+        return conn_splice_in(source, b, <uint32_t>s.body.left)
+    return conn_splice_in(source, b, PIPE_BYTES)
+
+
+cdef inline void note_size(stream_t *s, const buf_t *b) noexcept nogil:
+    """Whether what has just been read calls for a large buffer next time."""
+    if buf_left(b) >= SMALL_BYTES if b.klass == BUF_PIPE else buf_room(b) == 0:
+        s.flags |= SF_FULL
+    else:
+        s.flags &= ~<uint32_t>SF_FULL
+
+
+cdef int read_failed(core_t *core, stream_t *s, int why) noexcept nogil:
+    if why == IO_BLOCKED:
+        return PUMP_SOURCE
+    if why == IO_COPY:
+        s.flags |= SF_COPY
+        return -1
+    return PUMP_SOURCE_BROKEN if why == IO_ERROR else source_ended(core, s)
+
+
+cdef int read_some(core_t *core, stream_t *s, conn_t *source, const conn_t *sink, buf_t **rest) noexcept nogil:
+    """One read, decoded and queued. -1: go on, else the pump_result that ends the turn."""
+    cdef buf_t *b = buf_take(&core.buffers, class_for(s, source, sink))
     cdef int got
-    if (s.body.kind == BODY_LENGTH and s.body.left > SMALL_BYTES) or s.flags & SF_FULL:
-        klass = BUF_LARGE
-    b = buf_take(&core.buffers, klass)
     if b == NULL:
         return PUMP_MEMORY
-    got = conn_recv(source, buf_tail(b), buf_room(b))
+    got = fill(s, source, b)
     if got <= 0:
         buf_give(&core.buffers, b)
-        if got == IO_BLOCKED:
-            return PUMP_SOURCE
-        return PUMP_SOURCE_BROKEN if got == IO_ERROR else source_ended(core, s)
+        return read_failed(core, s, got)
     b.end += <uint32_t>got
     s.flags |= SF_READ
-    if buf_room(b):
-        s.flags &= ~<uint32_t>SF_FULL
-    else:
-        s.flags |= SF_FULL
+    note_size(s, b)
     got = stream_feed(core, s, b, rest)
     if got < 0:
         return PUMP_MALFORMED if got == FEED_MALFORMED else PUMP_TOO_LARGE if got == FEED_TOO_LARGE else PUMP_MEMORY
@@ -310,7 +345,7 @@ cdef int stream_pump(core_t *core, stream_t *s, conn_t *source, conn_t *sink, bu
         if turn == READS_PER_TURN:
             return PUMP_AGAIN
         turn += 1
-        stop = read_some(core, s, source, rest)
+        stop = read_some(core, s, source, sink, rest)
         if stop >= 0:
             return stop
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import resource
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,6 +61,87 @@ def test_past_the_bound_a_large_buffer_is_a_small_one():
     assert pool.klass(pool.take(1)) == 1
     assert pool.counts == (1, 0, 2, 0)
     for b in [*taken[1:], len(taken)]:
+        pool.give(b)
+
+
+def is_open(fd):
+    try:
+        fcntl.fcntl(fd, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_pipe_holds_a_megabyte_and_is_used_again():
+    pool = _Pool(1 << 30)
+    first = pool.take(2)
+    read, write = pool.ends(first)
+
+    assert (pool.klass(first), pool.room(first), pool.data(first)) == (2, 0, b"")
+    assert fcntl.fcntl(write, fcntl.F_GETPIPE_SZ) == 1 << 20
+    assert not os.get_blocking(read)
+    pool.give(first)
+    assert pool.pipes == (0, 1)
+    again = pool.take(2)
+    assert (pool.ends(again), pool.pipes) == ((read, write), (1, 0))
+    pool.give(again)
+
+
+def test_a_pipe_with_bytes_left_in_it_is_closed():
+    pool = _Pool(1 << 30)
+    full = pool.take(2)
+    ends = pool.ends(full)
+    pool.hold(full, 1)
+    pool.give(full)
+
+    assert pool.pipes == (0, 0)
+    assert not any(is_open(fd) for fd in ends)
+
+
+def test_a_pool_keeps_a_bounded_number_of_pipes_and_closes_them_when_it_goes():
+    pool = _Pool(1 << 30)
+    taken = [pool.take(2) for _ in range(20)]
+    ends = [fd for i in taken for fd in pool.ends(i)]
+    for i in taken:
+        pool.give(i)
+
+    assert pool.pipes == (0, 16)
+    assert sum(is_open(fd) for fd in ends) == 32
+    del pool
+    assert not any(is_open(fd) for fd in ends)
+
+
+def test_a_pipe_counts_as_two_large_buffers_and_past_the_bound_is_one_or_a_small_one():
+    pool = _Pool(5 * LARGE)
+    taken = [pool.take(klass) for klass in (1, 2, 2, 2, 1)]
+
+    assert [pool.klass(b) for b in taken] == [1, 2, 2, 0, 0]
+    pool.give(taken[0])
+    taken[0] = pool.take(2)
+    assert pool.klass(taken[0]) == 1
+    for b in taken:
+        pool.give(b)
+
+
+def test_without_a_descriptor_left_a_pipe_is_a_large_buffer_and_is_not_tried_again_at_once():
+    pool = _Pool(1 << 30)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    probe = os.open("/dev/null", os.O_RDONLY)
+    os.close(probe)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (probe, hard))
+    try:
+        without = pool.take(2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert (pool.klass(without), pool.pipes) == (1, (0, 0))
+    taken = [without, pool.take(2)]
+    assert pool.klass(taken[1]) == 1
+    for _ in range(999):
+        pool.give(pool.take(2))
+    taken.append(pool.take(2))
+    assert pool.klass(taken[2]) == 2
+    for b in taken:
         pool.give(b)
 
 
