@@ -145,6 +145,7 @@ global
     nbthread 1
     maxconn {200 if at.mode == "tcp-bulk" else 9000}
     {"tune.bufsize 65536" if at.mode == "tcp-bulk" else ""}
+    {"tune.pipesize 1048576" if at.mode == "tcp-bulk" else ""}
 defaults
     mode {"http" if web else "tcp"}
     timeout connect 5s
@@ -164,7 +165,7 @@ SETUPS: dict[str, Callable[[Place], Start]] = {"turnout": turnout, "nginx": ngin
 TUNED = {
     "turnout": "defaults",
     "nginx": "multi_accept; tcp-bulk: proxy_buffer_size 256k; udp: rcvbuf 4m, as Turnout has",
-    "haproxy": "tcp-bulk: splice-response, tune.bufsize 65536",
+    "haproxy": "tcp-bulk: splice-response, tune.bufsize 65536, tune.pipesize 1 MB",
 }
 STREAM_PEERS = [
     replace(peer, setup=SETUPS[peer.name], tuned=TUNED[peer.name]) for peer in PEERS if peer.name in SETUPS

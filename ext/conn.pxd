@@ -38,6 +38,10 @@ cdef int conn_splice_in(conn_t *c, buf_t *b, uint32_t n) noexcept nogil
 left in the socket."""
 cdef int conn_splice_out(core_t *core, conn_t *c, buf_t *b, bint more) noexcept nogil
 """As conn_send, from a pipe to a plain connection; b is left as it was."""
+cdef void conn_deafen(core_t *core, conn_t *c) noexcept nogil
+"""Until conn_hear no event says that bytes have come. Ends and errors are told as ever."""
+cdef void conn_hear(core_t *core, conn_t *c) noexcept nogil
+"""Undo conn_deafen, if it was done. An edge comes for what has come meanwhile."""
 cdef void conn_reset_on_close(conn_t *c) noexcept nogil
 """Closing sends a reset instead of a clean end: for whoever counts on the end being clean, only that tells."""
 cdef bint conn_broken(conn_t *c) noexcept nogil

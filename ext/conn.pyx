@@ -4,7 +4,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, realloc
 from turnout.ext.buffers cimport buf_give, buf_left, buf_t
 from turnout.ext.core cimport (
-    CF_BLOCKED, CF_DEAD, CF_OUT_ARMED, CF_PEER_SHUT, CF_READABLE, CF_READY, CF_WATCHED, CONN_FREE, SLAB_CONNS,
+    CF_BLOCKED, CF_DEAD, CF_DEAF, CF_OUT_ARMED, CF_PEER_SHUT, CF_READABLE, CF_READY, CF_WATCHED, CONN_FREE, SLAB_CONNS,
     conn_t, core_t,
 )
 from turnout.ext.kernel cimport (
@@ -103,14 +103,34 @@ cdef bint conn_watch(core_t *core, conn_t *c, uint32_t extra) noexcept nogil:
     return True
 
 
-cdef void arm_out(core_t *core, conn_t *c) noexcept nogil:
+cdef void watch_anew(core_t *core, conn_t *c) noexcept nogil:
+    """Bring the interest set up to the flags. What is there already comes as an edge again."""
     cdef epoll_event event
-    if c.flags & CF_OUT_ARMED or not c.flags & CF_WATCHED:
-        return
-    event.events = <uint32_t>EPOLLIN | <uint32_t>EPOLLRDHUP | <uint32_t>EPOLLOUT | EPOLLET
+    event.events = <uint32_t>EPOLLRDHUP | EPOLLET
+    if not c.flags & CF_DEAF:
+        event.events |= <uint32_t>EPOLLIN
+    if c.flags & CF_OUT_ARMED:
+        event.events |= <uint32_t>EPOLLOUT
     event.data.u64 = (<uint64_t>c.generation << 32) | c.index
     epoll_ctl(core.epfd, EPOLL_CTL_MOD, c.fd, &event)
-    c.flags |= CF_OUT_ARMED
+
+
+cdef void arm_out(core_t *core, conn_t *c) noexcept nogil:
+    if not c.flags & CF_OUT_ARMED and c.flags & CF_WATCHED:
+        c.flags |= CF_OUT_ARMED
+        watch_anew(core, c)
+
+
+cdef void conn_deafen(core_t *core, conn_t *c) noexcept nogil:
+    if not c.flags & CF_DEAF and c.flags & CF_WATCHED:
+        c.flags |= CF_DEAF
+        watch_anew(core, c)
+
+
+cdef void conn_hear(core_t *core, conn_t *c) noexcept nogil:
+    if c.flags & CF_DEAF:
+        c.flags &= ~<uint32_t>CF_DEAF
+        watch_anew(core, c)
 
 
 cdef conn_t *conn_of_event(core_t *core, uint64_t data) noexcept nogil:

@@ -50,6 +50,7 @@ cdef enum conn_flag:
     CF_WATCHED = 256          # in the epoll set
     CF_RAW = 512              # client of a TCP listener: no HTTP is spoken
     CF_PROXY = 1024           # client whose first bytes have not been looked at for a PROXY header
+    CF_DEAF = 4096            # EPOLLIN is out of the interest set
     CF_DATAGRAM = 2048        # UDP: a listening socket, one to an endpoint, or a client, which has no descriptor (see datagram.pxd)
     CF_ALONE = 4096           # UDP client that is no session: there for one datagram
 

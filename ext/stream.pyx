@@ -8,7 +8,7 @@ from turnout.ext.buffers cimport (
     buf_t, buf_tail, buf_take, pool_close, pool_init,
 )
 from turnout.ext.conn cimport (
-    IO_BLOCKED, IO_COPY, IO_ERROR, conn_recv, conn_send, conn_splice_in, conn_splice_out,
+    IO_BLOCKED, IO_COPY, IO_ERROR, conn_deafen, conn_hear, conn_recv, conn_send, conn_splice_in, conn_splice_out,
 )
 from turnout.ext.core cimport (
     CF_BLOCKED, CF_CLOSE, CF_READABLE, SF_COPY, SF_ENDED, SF_FLUSHED, SF_FULL, SF_READ, SF_SOURCE_EOF, conn_t, core_t, stream_t,
@@ -295,8 +295,9 @@ cdef inline void note_size(stream_t *s, const buf_t *b) noexcept nogil:
         s.flags &= ~<uint32_t>SF_FULL
 
 
-cdef int read_failed(core_t *core, stream_t *s, int why) noexcept nogil:
+cdef int read_failed(core_t *core, stream_t *s, conn_t *source, int why) noexcept nogil:
     if why == IO_BLOCKED:
+        conn_hear(core, source)
         return PUMP_SOURCE
     if why == IO_COPY:
         s.flags |= SF_COPY
@@ -313,7 +314,7 @@ cdef int read_some(core_t *core, stream_t *s, conn_t *source, const conn_t *sink
     got = fill(s, source, b)
     if got <= 0:
         buf_give(&core.buffers, b)
-        return read_failed(core, s, got)
+        return read_failed(core, s, source, got)
     b.end += <uint32_t>got
     s.flags |= SF_READ
     note_size(s, b)
@@ -330,17 +331,28 @@ cdef int source_ended(core_t *core, stream_t *s) noexcept nogil:
     return -1 if stream_end(core, s) == FEED_OK else PUMP_MEMORY
 
 
+cdef inline void hold_back(core_t *core, const stream_t *s, conn_t *source) noexcept nogil:
+    """Every segment for a session that waits for its sink would wake the worker for nothing: a tenth of what bulk costs.
+    Only where the source is not used for anything after this stream."""
+    if s.first.klass == BUF_PIPE and s.body.kind == BODY_CLOSE and not s.flags & SF_ENDED:
+        conn_deafen(core, source)
+
+
 cdef int stream_pump(core_t *core, stream_t *s, conn_t *source, conn_t *sink, buf_t **rest) noexcept nogil:
     cdef int turn = 0, stop
     rest[0] = NULL
     while True:
         stop = stream_flush(core, s, sink)
-        if stop <= 0:
-            return PUMP_SINK if stop == 0 else PUMP_SINK_BROKEN
+        if stop < 0:
+            return PUMP_SINK_BROKEN
+        if stop == 0:
+            hold_back(core, s, source)
+            return PUMP_SINK
         if s.flags & SF_ENDED:
             s.flags |= SF_FLUSHED
             return PUMP_DONE
         if not source.flags & CF_READABLE:
+            conn_hear(core, source)
             return PUMP_SOURCE
         if turn == READS_PER_TURN:
             return PUMP_AGAIN

@@ -119,6 +119,24 @@ def test_a_client_that_stops_reading_holds_one_pipe_and_gives_it_back_when_it_go
     assert pipes(proxy) <= 2 * 16
 
 
+def test_a_session_that_stood_still_goes_on_and_hears_small_things_again(proxy, origin):
+    proxy.serve(origin, listener=TCP)
+    client = proxy.client(receive_buffer=4096)
+    upstream = origin.accept()
+    for _ in range(3):
+        sender = threading.Thread(target=upstream.send, args=(BLOB + BLOB,))
+        sender.start()
+        # More than the kernel holds for sockets that nobody reads from.
+        assert eventually(lambda: proxy.counts("buffers_large") == 1 and upstream.unsent())
+        assert same(client.exactly(2 * len(BLOB)), BLOB + BLOB)
+        sender.join()
+        for _ in range(3):
+            upstream.send(b"small")
+            assert client.exactly(5) == b"small"
+            client.send(b"answer")
+            assert upstream.exactly(6) == b"answer"
+
+
 def test_pipes_count_against_the_memory_that_buffers_may_take():
     with Proxy(large_bytes=3 * PIPE) as proxy, Origin(send_in_vain) as origin:
         proxy.serve(origin, listener=TCP)
