@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -91,7 +90,7 @@ class ControlServer:
         app = web.Application(middlewares=[self._answer], client_max_size=BODY_MAX)
         app.add_routes(self._routes())
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        self._sampling: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, sock: socket.socket, local: socket.socket | None = None) -> None:
         """Serve on listening sockets, which it owns from here on."""
@@ -99,13 +98,16 @@ class ControlServer:
         await web.SockSite(self._runner, sock, ssl_context=self.tls).start()
         if local is not None:
             await web.SockSite(self._runner, local).start()
-        self._sampling = asyncio.create_task(self._sample())
+        self._tasks.append(asyncio.create_task(self._sample()))
+        control = self.supervisor.config.control
+        if self.tls is not None and control.tls is not None:
+            chain = tls.Chain(self.tls, control.tls, self.supervisor.file)
+            self._tasks.append(asyncio.create_task(chain.tend()))
 
     async def close(self) -> None:
-        if self._sampling is not None:
-            self._sampling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._sampling
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._runner.cleanup()
 
     async def _sample(self) -> None:

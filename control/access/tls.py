@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import ssl
 from pathlib import Path
 
@@ -11,6 +13,9 @@ from cryptography.x509.oid import ExtensionOID
 from turnout.proxy.config import ConfigError, Problem
 from turnout.proxy.model import ControlTls
 
+log = logging.getLogger("turnout.access")
+
+LOOK_S = 10.0
 VERIFY = {"optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 
 
@@ -29,8 +34,51 @@ def context(tls: ControlTls, file: Path) -> ssl.SSLContext:
     return out
 
 
+class Chain:
+    """The certificate of a context, and its key: read again when their files have changed."""
+
+    def __init__(self, context: ssl.SSLContext, tls: ControlTls, file: Path) -> None:
+        self._context = context
+        self._tls = tls
+        self._file = file
+        self._loaded = self._seen = self._look()
+
+    async def tend(self) -> None:
+        """Until it is cancelled. Files are read once they are the same at two looks: a pair is not replaced
+        in one stroke.
+        """
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self.look()
+
+    def look(self) -> None:
+        """Once. What cannot be used is said, and what was shown is shown still."""
+        before, self._seen = self._seen, self._look()
+        if before != self._seen or self._seen == self._loaded:
+            return
+        self._loaded = self._seen
+        try:
+            load_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._tls, self._file)
+            load_chain(self._context, self._tls, self._file)
+        except ConfigError as error:
+            log.error("the certificate of the control listener is not renewed: %s", error)  # noqa: TRY400
+        else:
+            log.info("the certificate of the control listener is renewed")
+
+    def _look(self) -> tuple[object, ...]:
+        return tuple(_stamp(_path(name, self._file)) for name in (self._tls.cert, self._tls.key))
+
+
+def _stamp(path: Path) -> object:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def load_chain(into: ssl.SSLContext, tls: ControlTls, file: Path) -> None:
-    """What new connections are shown from here on. Raises ConfigError."""
+    """What new connections are shown from here on. Raises ConfigError, and `into` may be of no use then."""
     for key in ("cert", "key"):
         try:
             _path(getattr(tls, key), file).read_bytes()

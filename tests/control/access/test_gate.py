@@ -9,11 +9,13 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
+from cryptography import x509
 from fakes.certs import Authority, Leaf
 
 from turnout.control.access import tls
@@ -318,3 +320,37 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path, authority, wrong, said):
         tls.context(ControlTls(**{"cert": "site.pem", "key": "site.key", **wrong}), tmp_path / "turnout.toml")
 
     assert said in str(refused.value)
+
+
+def shown(context: ssl.SSLContext, authority: Authority) -> int:
+    """The serial number of the certificate in a handshake with this context."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        client = ssl.create_default_context(cadata=authority.pem)
+        thread = threading.Thread(target=lambda: context.wrap_socket(theirs, server_side=True).close())
+        thread.start()
+        with client.wrap_socket(ours, server_hostname="proxy.example") as tls_socket:
+            raw = tls_socket.getpeercert(binary_form=True)
+        thread.join()
+    return x509.load_der_x509_certificate(raw).serial_number
+
+
+def test_a_renewed_certificate_is_shown_and_a_bad_one_is_not(tmp_path, authority, caplog):
+    first, second = authority.leaf("proxy.example"), authority.leaf("proxy.example")
+    first.write(tmp_path)
+    wanted, file = ControlTls(cert="site.pem", key="site.key"), tmp_path / "turnout.toml"
+    context = tls.context(wanted, file)
+    chain = tls.Chain(context, wanted, file)
+    assert shown(context, authority) == first.certificate.serial_number
+
+    (tmp_path / "site.pem").write_text(second.chain)
+    chain.look()
+    chain.look()
+    assert "is not renewed" in caplog.text
+    assert shown(context, authority) == first.certificate.serial_number
+
+    (tmp_path / "site.key").write_text(second.key)
+    chain.look()
+    assert shown(context, authority) == first.certificate.serial_number, "it may still be written"
+    chain.look()
+    assert shown(context, authority) == second.certificate.serial_number
