@@ -22,12 +22,12 @@ from turnout.control.access import anchor
 from turnout.control.access.anchor import Head
 from turnout.control.access.canonical import bounded, canonical, storable
 from turnout.control.access.later import Later
-from turnout.control.access.tables import audit as table
-from turnout.control.access.tables import audit_head
+from turnout.control.storage.schema import audit as table
+from turnout.control.storage.schema import audit_head
 
 if TYPE_CHECKING:
     from turnout.control.access.actor import Actor
-    from turnout.control.access.keeping import Change, Store
+    from turnout.control.storage.store import Change, Store
 
 log = logging.getLogger("turnout.audit")
 
@@ -196,7 +196,7 @@ class Audit:
         while self._pending:
             batch, self._pending = self._pending, []
             try:
-                async with self._store.change() as change:
+                async with self._store.change(fenced=False) as change:
                     head = await self._append(change, [row for row, _ in batch])
             except Exception as error:  # it is the callers'
                 for _, written in batch:

@@ -22,11 +22,11 @@ from sqlalchemy import insert, select, update
 from turnout.control.access.later import Later
 from turnout.control.access.namespaces import EVERY
 from turnout.control.access.roles import Role
-from turnout.control.access.tables import tokens as table
+from turnout.control.storage.schema import tokens as table
 from turnout.proxy.model import check_namespaces
 
 if TYPE_CHECKING:
-    from turnout.control.access.keeping import Store
+    from turnout.control.storage.store import Store
 
 PREFIX = "tnt"
 ID_BYTES = 6
@@ -104,7 +104,7 @@ class Tokens:
             "created_by": by,
             "expires": expires,
         }
-        async with self._store.change() as change:
+        async with self._store.change(fenced=False) as change:
             await change.execute(insert(table).values(row))
         return Token(number, name, role, globs, now, by, expires, None, None, None), text
 
@@ -125,7 +125,7 @@ class Tokens:
             .where(table.c.id == number, table.c.revoked.is_(None))
             .values(revoked=self._clock(), revoked_by=by)
         )
-        async with self._store.change() as change:
+        async with self._store.change(fenced=False) as change:
             await change.execute(change_it)
         return await self.get(number)
 
@@ -189,7 +189,7 @@ class Tokens:
         used, self._used = self._used, {}
         if not used:
             return
-        async with self._store.change() as change:
+        async with self._store.change(fenced=False) as change:
             for number, at in used.items():
                 await change.execute(update(table).where(table.c.id == number).values(last_used=at))
 

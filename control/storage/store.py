@@ -129,15 +129,16 @@ class Store:
             return self.revision
 
     @contextlib.asynccontextmanager
-    async def change(self) -> AsyncIterator[Change]:
+    async def change(self, *, fenced: bool = True) -> AsyncIterator[Change]:
         """One transaction, durable when the block has been left; nothing of it is when the block raises. They
         come one after the other. Raises StoreError, after which it may have been made or not when the
-        connection broke in the last moment: read again.
+        connection broke in the last moment: read again. `fenced` False is for what a process may write that
+        another one has replaced: what it adds, without knowing what is there.
         """
         async with self._writing:
             with self._explained():
                 async with self._engine.connect() as connection, writing(connection):
-                    change = Change(connection, await self._number(connection))
+                    change = Change(connection, await self._number(connection, fenced))
                     try:
                         yield change
                         await connection.commit()
@@ -148,14 +149,11 @@ class Store:
                         for callback in change.ended:
                             callback()
 
-    async def _number(self, connection: AsyncConnection) -> int:
-        statement = (
-            update(schema.state)
-            .where(schema.state.c.epoch == self._epoch)
-            .values(revision=schema.state.c.revision + 1)
-            .returning(schema.state.c.revision)
-        )
-        row = (await connection.execute(statement)).first()
+    async def _number(self, connection: AsyncConnection, fenced: bool) -> int:
+        following = update(schema.state).values(revision=schema.state.c.revision + 1)
+        if fenced:
+            following = following.where(schema.state.c.epoch == self._epoch)
+        row = (await connection.execute(following.returning(schema.state.c.revision))).first()
         if row is None:
             raise FencedError(f"{self.name} is another process's by now")
         return int(row.revision)

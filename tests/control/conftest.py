@@ -6,10 +6,29 @@ import threading
 
 import pytest
 from fakes.supervisor import StandIn
+from harness.databases import cluster
 
 from turnout.control import cli
 from turnout.control.client import Api
 from turnout.control.server import ControlServer
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """A cluster for all tests of a process."""
+    with cluster() as found:
+        yield found
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request, tmp_path):
+    """Of an empty database; tests that have it run once on each."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/control.db"
+    found = request.getfixturevalue("postgresql")
+    if found is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
+    return found.fresh()
 
 
 @pytest.fixture

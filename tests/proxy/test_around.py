@@ -161,7 +161,7 @@ def test_what_is_left_to_the_heir_arrives():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         left = handover.Handover(
-            [(f"127.0.0.1:{port}", os.dup(server.fileno()), True)], None, lock, write, {"a": 1}
+            [(f"127.0.0.1:{port}", os.dup(server.fileno()), True)], [], lock, write, {"a": 1}
         )
         environ = left.environment(memfd)
         taken = handover.take(environ)

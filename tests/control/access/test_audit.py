@@ -11,8 +11,8 @@ from turnout.control.access.actor import Actor
 from turnout.control.access.audit import Audit
 from turnout.control.access.canonical import MAX
 from turnout.control.access.roles import Role
-from turnout.control.access.tables import audit as table
-from turnout.control.access.tables import audit_head
+from turnout.control.storage.schema import audit as table
+from turnout.control.storage.schema import audit_head
 
 ANN = Actor("token", "ann", Role.DEPLOYER, ("*",), "10.0.0.9")
 ENTRIES = 7
@@ -248,7 +248,7 @@ def test_a_process_that_was_killed_before_the_file_was_written_leaves_a_whole_lo
 
 def test_a_failure_to_write_is_the_callers_and_the_next_entry_is_written(with_audit):
     async def work(audit, store):
-        good, store.change = store.change, lambda: 1 / 0
+        good, store.change = store.change, lambda **_: 1 / 0
         with pytest.raises(ZeroDivisionError):
             await audit.record(ANN, "x", "lost")
         store.change = good

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from turnout.control.access.roles import Role
-from turnout.control.access.tables import tokens as table
 from turnout.control.access.tokens import BadTokenError, NoTokenError, Tokens
+from turnout.control.storage.schema import tokens as table
 
 NOW = 1_800_000_000.0
 
