@@ -1,9 +1,9 @@
 """See adopt.pxd."""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
-from turnout.ext.arena cimport arena_free, arena_t, arena_take
+from turnout.ext.arena cimport ARENA_CHUNK, arena_free, arena_t, arena_take
 from turnout.ext.balance cimport (
     SMALL, UNSEEDED, alias_t, balancer_t, is_keyed, is_smooth, node_t, part_t, state_t, tier_t, turn_t,
 )
@@ -15,12 +15,17 @@ from turnout.ext.snapshot cimport group_t, member_t, service_t, snapshot_t
 cdef extern from "stdlib.h" nogil:
     void *aligned_alloc(size_t align, size_t n)
 
+cdef enum:
+    STATE_BYTES = 512         # of a service's state, about: without members, ...
+    NODE_BYTES = 80           # ... and for each of them
+
 # What a snapshot is being made into, until it is in force.
 cdef struct plan_t:
     balancer_t *s
     const snapshot_t *snapshot
-    arena_t *arena
-    state_t **states
+    state_t **states          # by service slot, of services that are new or have changed
+    uint8_t *kept             # by service slot; 1: the snapshot shares the service with the one before
+    arena_t *arena            # of the state that is being made
     bint failed               # memory ran out
 
 
@@ -33,8 +38,7 @@ cdef int balancer_init(balancer_t *s, sb_t *sb, uint64_t seed) noexcept nogil:
     s.nodes = <node_t *>aligned_alloc(64, sb.endpoints * sizeof(node_t))
     s.lag = <int64_t *>calloc(sb.groups, sizeof(int64_t))
     s.lag_generation = <uint32_t *>calloc(sb.groups, sizeof(uint32_t))
-    s.arena = <arena_t *>calloc(1, sizeof(arena_t))
-    if s.states == NULL or s.nodes == NULL or s.lag == NULL or s.lag_generation == NULL or s.arena == NULL:
+    if s.states == NULL or s.nodes == NULL or s.lag == NULL or s.lag_generation == NULL:
         return -1
     memset(s.nodes, 0, sb.endpoints * sizeof(node_t))
     for i in range(sb.endpoints):
@@ -44,27 +48,31 @@ cdef int balancer_init(balancer_t *s, sb_t *sb, uint64_t seed) noexcept nogil:
 
 cdef void balancer_clear(balancer_t *s) noexcept nogil:
     if s.states != NULL:
-        free_rings(s.states, s.sb.services)
-    free(s.states)
+        free_states(s.states, s.sb.services)
     free(s.nodes)
     free(s.lag)
     free(s.lag_generation)
     free(s.scratch)
     free(s.owners)
-    if s.arena != NULL:
-        arena_free(s.arena)
-    free(s.arena)
     memset(s, 0, sizeof(balancer_t))
 
 
-cdef void free_rings(state_t **states, uint32_t n) noexcept nogil:
-    cdef uint32_t i, g, k
+cdef void free_states(state_t **states, uint32_t n) noexcept nogil:
+    cdef uint32_t i
     for i in range(n):
-        if states[i] == NULL:
-            continue
-        for g in range(states[i].n_parts):
-            for k in range(states[i].parts[g].n_tiers):
-                ring_free(states[i].parts[g].tiers[k].ring)
+        free_state(states[i])
+    free(states)
+
+
+cdef void free_state(state_t *st) noexcept nogil:
+    cdef uint32_t g, k
+    if st == NULL:
+        return
+    for g in range(st.n_parts):
+        for k in range(st.parts[g].n_tiers):
+            ring_free(st.parts[g].tiers[k].ring)
+    arena_free(&st.arena)
+    free(st)
 
 
 cdef void *piece(plan_t *plan, uint64_t n, uint64_t size) noexcept nogil:
@@ -81,48 +89,63 @@ cdef int balancer_adopt(balancer_t *s, const snapshot_t *snap, uint64_t now_ms) 
     plan.s = s
     plan.snapshot = snap
     plan.failed = False
-    plan.arena = <arena_t *>calloc(1, sizeof(arena_t))
     plan.states = <state_t **>calloc(s.sb.services, sizeof(state_t *))
-    if plan.arena == NULL or plan.states == NULL or not make_states(&plan):
+    plan.kept = <uint8_t *>calloc(s.sb.services, 1)
+    if plan.states == NULL or plan.kept == NULL or not make_states(&plan):
         if plan.states != NULL:
-            free_rings(plan.states, s.sb.services)
-        free(plan.states)
-        if plan.arena != NULL:
-            arena_free(plan.arena)
-        free(plan.arena)
+            free_states(plan.states, s.sb.services)
+        free(plan.kept)
         return -1
     take_over(&plan)
-    for i in range(snap.n_services):
-        list_service(s, s.states[snap.services[i].slot], now_ms)
+    for i in range(s.sb.services):
+        if plan.states[i] != NULL:
+            list_service(s, plan.states[i], now_ms)
+    free(plan.states)
+    free(plan.kept)
     return 0
 
 
 cdef bint make_states(plan_t *plan) noexcept nogil:
     """Everything that takes memory. Nothing in force is touched."""
-    cdef uint32_t i, g
+    cdef uint32_t i
     cdef const service_t *service
-    cdef state_t *st
+    cdef const state_t *before
     for i in range(plan.snapshot.n_services):
-        service = &plan.snapshot.services[i]
-        st = <state_t *>piece(plan, 1, sizeof(state_t))
-        if plan.failed:
-            return False
-        st.service = service
-        st.parts = <part_t *>piece(plan, service.n_groups, sizeof(part_t))
-        if plan.failed:
-            return False
-        plan.states[service.slot] = st
-        st.n_parts = service.n_groups
-        for g in range(service.n_groups):
-            if not make_part(plan, service, &service.groups[g], &st.parts[g]):
-                return False
-        if not index_members(plan, st):
+        service = plan.snapshot.services[i]
+        before = plan.s.states[service.slot]
+        plan.kept[service.slot] = before != NULL and before.service == service
+        if not plan.kept[service.slot] and not make_state(plan, service):
             return False
     return make_room(plan)
 
 
-cdef inline node_t *node_of(const plan_t *plan, uint32_t member) noexcept nogil:
-    return &plan.s.nodes[plan.snapshot.members[member].slot]
+cdef bint make_state(plan_t *plan, const service_t *service) noexcept nogil:
+    cdef uint32_t g
+    cdef state_t *st = <state_t *>calloc(1, sizeof(state_t))
+    if st == NULL:
+        return False
+    plan.states[service.slot] = st
+    plan.arena = &st.arena
+    st.service = service
+    st.arena.step = min_step(service.n_members)
+    st.parts = <part_t *>piece(plan, service.n_groups, sizeof(part_t))
+    if plan.failed:
+        return False
+    st.n_parts = service.n_groups
+    for g in range(service.n_groups):
+        if not make_part(plan, service, &service.groups[g], &st.parts[g]):
+            return False
+    return index_members(plan, st)
+
+
+cdef size_t min_step(uint32_t members) noexcept nogil:
+    """Of an arena: about what so many members take."""
+    cdef size_t n = STATE_BYTES + <size_t>members * NODE_BYTES
+    return n if n < ARENA_CHUNK else ARENA_CHUNK
+
+
+cdef inline node_t *node_of(const plan_t *plan, const service_t *service, uint32_t member) noexcept nogil:
+    return &plan.s.nodes[service.members[member].slot]
 
 
 cdef bint make_part(plan_t *plan, const service_t *service, const group_t *group, part_t *p) noexcept nogil:
@@ -133,7 +156,7 @@ cdef bint make_part(plan_t *plan, const service_t *service, const group_t *group
     cdef uint32_t *priority = <uint32_t *>piece(plan, group.n, sizeof(uint32_t))
     if plan.failed:
         return False
-    while next_priority(plan.snapshot, group, &at, &size[n] if n < group.n else NULL):
+    while next_priority(service, group, &at, &size[n] if n < group.n else NULL):
         priority[n] = <uint32_t>at
         n += 1
     p.slot = group.slot
@@ -149,12 +172,12 @@ cdef bint make_part(plan_t *plan, const service_t *service, const group_t *group
     return True
 
 
-cdef bint next_priority(const snapshot_t *snap, const group_t *group, int64_t *at, uint32_t *size) noexcept nogil:
+cdef bint next_priority(const service_t *service, const group_t *group, int64_t *at, uint32_t *size) noexcept nogil:
     """The lowest above *at, and how many members have it."""
     cdef uint32_t i
     cdef int64_t priority, best = -1
     for i in range(group.n):
-        priority = snap.members[group.members[i]].priority
+        priority = service.members[group.members[i]].priority
         if priority > at[0] and (best < 0 or priority < best):
             best = priority
             size[0] = 0
@@ -171,8 +194,8 @@ cdef bint make_tier(plan_t *plan, const service_t *service, const group_t *group
     if plan.failed:
         return False
     for i in range(group.n):
-        if plan.snapshot.members[group.members[i]].priority == t.priority:
-            t.members[t.n] = node_of(plan, group.members[i])
+        if service.members[group.members[i]].priority == t.priority:
+            t.members[t.n] = node_of(plan, service, group.members[i])
             t.n += 1
     if is_smooth(service) and n > SMALL:
         t.heap = <turn_t *>piece(plan, n, sizeof(turn_t))
@@ -196,7 +219,7 @@ cdef bint index_members(plan_t *plan, state_t *st) noexcept nogil:
     if plan.failed:
         return False
     for i in range(st.service.n_members):
-        m = &plan.snapshot.members[st.service.members[i]]
+        m = &st.service.members[i]
         k = <uint32_t>m.identity & st.mask
         while st.by_identity[k] != NULL:
             k = (k + 1) & st.mask
@@ -211,8 +234,8 @@ cdef bint make_room(plan_t *plan) noexcept nogil:
     cdef const service_t *service
     cdef void *p
     for i in range(plan.snapshot.n_services):
-        service = &plan.snapshot.services[i]
-        if is_keyed(service):
+        service = plan.snapshot.services[i]
+        if is_keyed(service) and not plan.kept[service.slot]:
             members = service.n_members if service.n_members > members else members
     points = ring_cap(members) if members else 0
     if points > s.scratch_points:
@@ -232,31 +255,49 @@ cdef bint make_room(plan_t *plan) noexcept nogil:
     return True
 
 
+cdef inline bint goes(const plan_t *plan, uint32_t slot) noexcept nogil:
+    """There is a state that is replaced, or not needed any more."""
+    return plan.s.states[slot] != NULL and not plan.kept[slot]
+
+
 cdef void take_over(plan_t *plan) noexcept nogil:
-    """Put the plan in force, with all that is kept."""
+    """Put the plan in force, with all that is kept. Endpoints may have moved from service to service."""
     cdef balancer_t *s = plan.s
     cdef uint32_t i
     for i in range(s.sb.services):
-        if s.states[i] != NULL:
+        if goes(plan, i):
             leave_heaps(s.states[i])
     for i in range(s.sb.services):
         if plan.states[i] != NULL:
             inherit(plan, plan.states[i], s.states[i])
-    for i in range(s.sb.endpoints):
-        s.nodes[i].member = NULL
-    s.snapshot = plan.snapshot
+    for i in range(s.sb.services):
+        if goes(plan, i):
+            leave_nodes(s.states[i])
     for i in range(s.sb.services):
         if plan.states[i] != NULL:
             enter(s, plan.states[i])
-    for i in range(s.sb.endpoints):
-        if s.nodes[i].member == NULL:
-            s.nodes[i].tier = NULL
-    free_rings(s.states, s.sb.services)
-    free(s.states)
-    arena_free(s.arena)
-    free(s.arena)
-    s.states = plan.states
-    s.arena = plan.arena
+    for i in range(s.sb.services):
+        if goes(plan, i):
+            forget_nodes(s.states[i])
+            free_state(s.states[i])
+            s.states[i] = NULL
+        if plan.states[i] != NULL:
+            s.states[i] = plan.states[i]
+
+
+cdef void leave_nodes(state_t *st) noexcept nogil:
+    cdef uint32_t i
+    for i in range(st.mask + 1):
+        if st.by_identity[i] != NULL:
+            st.by_identity[i].member = NULL
+
+
+cdef void forget_nodes(state_t *st) noexcept nogil:
+    """Those that no service has now."""
+    cdef uint32_t i
+    for i in range(st.mask + 1):
+        if st.by_identity[i] != NULL and st.by_identity[i].member == NULL:
+            st.by_identity[i].tier = NULL
 
 
 cdef void leave_heaps(state_t *st) noexcept nogil:
@@ -324,7 +365,7 @@ cdef void enter(balancer_t *s, state_t *st) noexcept nogil:
     cdef uint32_t g, k, i, generation
     cdef part_t *p
     for i in range(st.service.n_members):
-        enter_member(s, &s.snapshot.members[st.service.members[i]])
+        enter_member(s, &st.service.members[i])
     for g in range(st.n_parts):
         p = &st.parts[g]
         generation = sb_load(&s.sb.group[p.slot].generation)

@@ -20,14 +20,15 @@ cdef struct chunk_t:
 
 cdef struct arena_t:
     chunk_t *chunks           # the one being filled first
+    size_t step               # bytes of a chunk; 0: ARENA_CHUNK
 
 cdef inline void *arena_take(arena_t *a, size_t n) noexcept nogil:
     """n zero bytes that live as long as the arena, NULL when memory is out. n may be 0."""
     cdef chunk_t *c = a.chunks
-    cdef size_t cap
+    cdef size_t cap = a.step if a.step else ARENA_CHUNK
     n = (n + ARENA_ALIGN) // ARENA_ALIGN * ARENA_ALIGN if not TURNOUT_DEBUG else n
     if c == NULL or c.cap - c.used < n or TURNOUT_DEBUG:
-        cap = n if TURNOUT_DEBUG or n > ARENA_CHUNK else ARENA_CHUNK
+        cap = n if TURNOUT_DEBUG or n > cap else cap
         c = <chunk_t *>calloc(1, sizeof(chunk_t) + cap)
         if c == NULL:
             return NULL

@@ -19,7 +19,7 @@ from turnout.ext.scoreboard cimport (
 )
 from turnout.ext.select cimport PICK_PANIC, PICK_PROBE, ask_t, pick_t
 from turnout.ext.snapshot cimport (
-    BAL_CONSISTENT_HASH, BAL_IP_HASH, BAL_ROUND_ROBIN, BAL_WEIGHTED_ROUND_ROBIN, member_t, service_t, snapshot_t,
+    BAL_CONSISTENT_HASH, BAL_IP_HASH, BAL_ROUND_ROBIN, BAL_WEIGHTED_ROUND_ROBIN, member_t, service_t,
 )
 
 cdef enum:
@@ -102,9 +102,10 @@ cdef struct part_t:
     bint panic
     bint barred               # during one pick: found nobody
 
-# A service in the adopted snapshot.
+# A service in the adopted snapshot. It stays for as long as snapshots share the service.
 cdef struct state_t:
     const service_t *service
+    arena_t arena             # what it consists of, rings apart
     uint64_t changes
     uint64_t recheck_ms
     uint32_t n_parts
@@ -115,9 +116,7 @@ cdef struct state_t:
 cdef struct balancer_t:
     sb_t *sb
     uint64_t random
-    const snapshot_t *snapshot
-    arena_t *arena            # of the states
-    state_t **states          # by service slot
+    state_t **states          # by service slot; NULL: no such service
     node_t *nodes             # by endpoint slot
     int64_t *lag              # by group slot: share asked for less share given, in millionths of a request
     uint32_t *lag_generation

@@ -38,6 +38,8 @@ cdef class Table:
     cdef int done(self) except -1
 
 cdef Table table_open(object document)
+cdef Table table_of(Table parent, str label, Py_ssize_t index, object value)
+"""A value that has to be a table, at parent.label, or at parent.label[index] with an index from 0."""
 cdef int text_copy(arena_t *arena, bytes raw, text_t *out) except -1
 """A copy in the arena, followed by a zero byte that n does not count."""
 cdef str text_problem(bytes raw, int rule)

@@ -186,15 +186,18 @@ cdef void endpoint_discard(core_t *core, conn_t *u) noexcept nogil:
 
 
 cdef void endpoints_adopt(core_t *core, const snapshot_t *snap) noexcept nogil:
-    cdef uint32_t i
+    cdef uint32_t i, k
+    cdef const member_t *m
     cdef endpoint_t *e
     for i in range(core.sb.endpoints):
         if core.endpoints[i] != NULL:
             core.endpoints[i].gone = 1
-    for i in range(snap.n_members):
-        e = core.endpoints[snap.members[i].slot]
-        if e != NULL and e.generation == snap.members[i].generation:
-            e.gone = 0
+    for i in range(snap.n_services):
+        for k in range(snap.services[i].n_members):
+            m = &snap.services[i].members[k]
+            e = core.endpoints[m.slot]
+            if e != NULL and e.generation == m.generation:
+                e.gone = 0
     for i in range(core.sb.endpoints):
         if core.endpoints[i] != NULL and core.endpoints[i].gone:
             use_context(core, core.endpoints[i], NULL)

@@ -35,7 +35,7 @@ from turnout.ext.scoreboard cimport CAUSE_CLIENT, CAUSE_PROXY, CAUSE_TIMEOUT, OU
 from turnout.ext.select cimport hash_bytes
 from turnout.ext.snapshot cimport (
     BAL_CONSISTENT_HASH, BAL_IP_HASH, KEY_COOKIE, KEY_HEADER, KEY_PATH, KEY_QUERY, ROUTE_REDIRECT,
-    ROUTE_RESPOND, listener_t, snapshot_listener, text_t,
+    ROUTE_RESPOND, listener_t, route_service, snapshot_listener, text_t,
 )
 from turnout.ext.sticky cimport STICKY_BAD, STICKY_BOUND, sticky_read
 from turnout.ext.stream cimport buf_copy
@@ -331,8 +331,9 @@ cdef void exchange_route(core_t *core, exch_t *x) noexcept nogil:
 
 
 cdef void exchange_select(core_t *core, exch_t *x) noexcept nogil:
-    cdef uint64_t *earned = &core.services[x.route.service.slot].earned_us
-    x.service = x.route.service
+    cdef uint64_t *earned
+    x.service = route_service(x.snapshot, x.route)
+    earned = &core.services[x.service.slot].earned_us
     # The first request of a service finds its floor saved up.
     budget_earn(&x.service.retry, &core.sb.svcstat[core.sb.me][x.service.slot],
                 <double>(core.now_us - earned[0]) / 1e6)

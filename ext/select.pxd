@@ -30,7 +30,6 @@ cdef enum pick_flag:
 
 # What a request brings to its selection. Filled by the exchange; lives on its stack.
 cdef struct ask_t:
-    const snapshot_t *snapshot
     const service_t *service
     uint64_t key              # hash of the key for ip_hash and consistent_hash; see select_key
     uint64_t bound            # member identity a valid sticky cookie or table entry names; 0: none
@@ -54,6 +53,9 @@ cdef selector_t *selector_new(sb_t *sb, uint64_t seed) noexcept nogil
 cdef void selector_free(selector_t *s) noexcept nogil
 cdef int select_adopt(selector_t *s, const snapshot_t *snap, uint64_t now_ms) noexcept nogil
 """Make ready for a snapshot: keep the state of what stays, seed what is new, build rings. -1: out of memory."""
+
+cdef const member_t *select_member(const selector_t *s, const service_t *service, uint32_t slot, uint32_t generation) noexcept nogil
+"""The member of a service of the adopted snapshot that has this slot; NULL: it is not, or no longer, there."""
 
 cdef int select_pick(selector_t *s, const ask_t *ask, pick_t *out) noexcept nogil
 """pick_result. On PICK_OK the caller owes one select_release."""

@@ -54,6 +54,13 @@ cdef uint64_t hash_bytes(const char *p, uint32_t n) noexcept nogil:
     return h[0]
 
 
+cdef const member_t *select_member(const selector_t *s, const service_t *service, uint32_t slot, uint32_t generation) noexcept nogil:
+    cdef const node_t *node = &s.balancer.nodes[slot]
+    if node.member == NULL or node.generation != generation or node.member.service != service.slot:
+        return NULL
+    return node.member
+
+
 # ---- picks ------------------------------------------------------------------------------------------------------
 
 cdef int select_pick(selector_t *s, const ask_t *ask, pick_t *out) noexcept nogil:
@@ -124,8 +131,9 @@ cdef inline int missed(draw_t *d) noexcept nogil:
 
 
 cdef inline state_t *state_of(const balancer_t *s, const ask_t *ask) noexcept nogil:
-    """NULL: the request belongs to another snapshot than the adopted one."""
-    return s.states[ask.service.slot] if ask.snapshot == s.snapshot else NULL
+    """NULL: the request knows the service as it was in an older snapshot."""
+    cdef state_t *st = s.states[ask.service.slot]
+    return st if st != NULL and st.service == ask.service else NULL
 
 
 # ---- tiers and groups -------------------------------------------------------------------------------------------
@@ -210,7 +218,7 @@ cdef const member_t *with_identity(const balancer_t *s, const state_t *st, const
 
 
 cdef inline const member_t *member_at(const ask_t *ask, uint32_t i) noexcept nogil:
-    return &ask.snapshot.members[ask.service.members[i]]
+    return &ask.service.members[i]
 
 
 cdef const member_t *with_slot(const ask_t *ask, uint32_t slot, uint32_t generation) noexcept nogil:
@@ -236,15 +244,11 @@ cdef const member_t *bound_member(const draw_t *d, const state_t *st, bint *had)
         had[0] = True
         if st != NULL and slot < d.s.sb.endpoints:
             node = &d.s.nodes[slot]
-            if node.member != NULL and node.generation == generation and node.member.service == service_index(ask):
+            if node.member != NULL and node.generation == generation and node.member.service == ask.service.slot:
                 return node.member
             return NULL
         return with_slot(ask, slot, generation)
     return NULL
-
-
-cdef inline uint32_t service_index(const ask_t *ask) noexcept nogil:
-    return <uint32_t>(ask.service - ask.snapshot.services)
 
 
 cdef bint pick_bound(draw_t *d, const state_t *st, const member_t *m) noexcept nogil:
@@ -351,7 +355,7 @@ cdef bint others_sound(const balancer_t *s, uint32_t slot) noexcept nogil:
     cdef const state_t *st
     if s.nodes[slot].member == NULL:
         return True
-    st = s.states[s.snapshot.services[s.nodes[slot].member.service].slot]
+    st = s.states[s.nodes[slot].member.service]
     for i in range(st.n_parts):
         if st.service.split and sb_load(&s.sb.group[st.parts[i].slot].share) == 0:
             continue
@@ -416,7 +420,7 @@ cdef class _Selector:
     cdef const service_t *_service(self, Snapshot snapshot, uint32_t index) except NULL:
         if snapshot is None or index >= snapshot.ptr.n_services:
             raise IndexError(f"service {index}: there is none")
-        return &snapshot.ptr.services[index]
+        return snapshot.ptr.services[index]
 
     def pick(self, uint32_t service, *, uint64_t key=0, uint64_t bound=0, uint64_t source=0, uint64_t now_ms=1000,
              tried=(), Snapshot snapshot=None):
@@ -424,7 +428,6 @@ cdef class _Selector:
         cdef _Pick p = _Pick.__new__(_Pick)
         cdef uint32_t i
         snapshot = self.snapshot if snapshot is None else snapshot
-        ask.snapshot = snapshot.ptr if snapshot is not None else NULL
         ask.service = p.service = self._service(snapshot, service)
         ask.key, ask.bound, ask.source = key, bound, source
         ask.now_ms, ask.now_us = now_ms, now_ms * 1000
@@ -457,7 +460,6 @@ cdef class _Selector:
         cdef pick_t p
         cdef uint64_t i, missed = 0
         memset(&ask, 0, sizeof(ask))
-        ask.snapshot = self.snapshot.ptr
         ask.service = self._service(self.snapshot, service)
         started = time.perf_counter_ns()
         with nogil:

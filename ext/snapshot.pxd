@@ -1,9 +1,11 @@
 """A snapshot: configuration and endpoint table, frozen into C structs that name things by index.
 
-Built from the document that proxy/freeze.py writes (snapshot.pyi has its shape), by `Snapshot`, the owner: everything is
-freed when the Python object dies. The engine therefore keeps the Python object for as long as the snapshot is in force or
-`refs` is above 0. `refs` counts exchanges that still use it and is the only field that changes after it is built; only the
-worker's own thread touches it.
+Built by `Snapshot`, the owner, from the document that proxy/freeze.py writes, or from another snapshot and what has
+changed since (snapshot.pyi has the shape of both). It is put together from a Frame (listeners, routes, ticket keys) and one
+Block for each service with its endpoints. What has not changed is shared with the snapshot before: the same service_t at
+the same address says that nothing of the service has changed. Everything is freed when the last Python object that holds
+it dies. The engine therefore keeps the Snapshot for as long as it is in force or `refs` is above 0. `refs` counts exchanges
+that still use it and is the only field that changes after it is built; only the worker's own thread touches it.
 Everything that must survive a change of snapshot (credits, rings, pools, queues) is kept elsewhere under the slot
 numbers of the scoreboard, which stay with their endpoint, group, service, route and listener for as long as it lives.
 """
@@ -170,7 +172,7 @@ cdef struct member_t:
     uint32_t weight           # as configured; the scoreboard's weight is the one in force
     uint32_t priority
     uint64_t identity         # MurmurHash3 of "service/address": stable over restarts; ring points and sticky use it
-    uint32_t service          # index
+    uint32_t service          # slot
     uint32_t group            # index inside the service
     text_t name               # "10.0.0.1:8000"
     text_t version
@@ -186,7 +188,7 @@ cdef struct group_t:
     text_t version
     uint32_t share            # as configured, of SHARE_UNIT; the scoreboard's is the one in force
     uint32_t n
-    uint32_t *members         # indices into snapshot_t.members, in the order of the file
+    uint32_t *members         # places in service_t.members, in the order of the file
 
 cdef struct service_t:
     uint32_t slot
@@ -217,9 +219,9 @@ cdef struct service_t:
     sticky_conf_t sticky
     retry_conf_t retry
     uint32_t n_groups
-    group_t *groups
-    uint32_t n_members
-    uint32_t *members         # all of them, in the order of the file
+    group_t *groups           # a group may be empty
+    uint32_t n_members        # may be 0
+    member_t *members         # all of them, in the order of the file
 
 cdef enum route_action:
     ROUTE_SERVICE = 0
@@ -232,7 +234,7 @@ cdef struct route_t:
     uint8_t action
     uint8_t rewrite           # 1: the matched prefix is replaced by prefix_to
     uint16_t status           # RESPOND, REDIRECT
-    service_t *service        # ROUTE_SERVICE
+    uint32_t service          # ROUTE_SERVICE: index into snapshot_t.services
     text_t prefix             # path prefix in its canonical form: percent-decoded; cut it with router.pxd's route_cut
     text_t prefix_to
     text_t body               # RESPOND
@@ -250,7 +252,6 @@ cdef struct snapshot_t:
     uint32_t refs
     uint32_t n_listeners
     uint32_t n_services
-    uint32_t n_members
     uint32_t n_routes
     uint32_t listener_slots   # highest scoreboard slot used, plus one; likewise below
     uint32_t service_slots
@@ -258,17 +259,33 @@ cdef struct snapshot_t:
     uint32_t endpoint_slots
     uint32_t route_slots
     listener_t *listeners
-    service_t *services
-    member_t *members
+    const service_t **services
     route_t *routes
     tickets_t tickets
     void *router              # router_t of router.pyx
-    arena_t *arena            # owns every byte above
+
+cdef class Frame:
+    """Listeners, routes and ticket keys: what services have no part in."""
+    cdef snapshot_t part      # these fields alone
+    cdef uint32_t needs       # services that routes lead to: the highest index, plus one
+    cdef arena_t arena
+    cdef list contexts        # Context objects whose SSL_CTX stand in it
+
+cdef class Block:
+    """A service with its endpoints."""
+    cdef service_t *ptr
+    cdef arena_t arena
+    cdef object context       # Context of its endpoints; None: plain
 
 cdef class Snapshot:
     cdef snapshot_t *ptr
     cdef readonly uint64_t version
-    cdef list contexts        # Context objects whose SSL_CTX stand in it
+    cdef Frame frame
+    cdef dict blocks          # slot -> Block, in the order of the file
+
+cdef inline const service_t *route_service(const snapshot_t *s, const route_t *r) noexcept nogil:
+    """NULL: the route does not lead to one."""
+    return s.services[r.service] if r.action == ROUTE_SERVICE else NULL
 
 cdef inline listener_t *snapshot_listener(snapshot_t *s, uint32_t slot) noexcept nogil:
     """The listener with this scoreboard slot; NULL when the snapshot has none."""

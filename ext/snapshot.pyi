@@ -5,7 +5,7 @@ for "no bound" or "off" where snapshot.pxd says so. Text is UTF-8; what may stan
 character but a tab.
 """
 
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, overload
 
 Failure = Literal["connect", "timeout", "reset", "5xx"]
 RetryOn = Literal["connect", "stale", "reset", "timeout", "status"]
@@ -180,13 +180,38 @@ class Document(TypedDict):
     services: list[ServiceRow]
     routes: list[RouteRow]
 
+class SettingsRow(TypedDict):
+    """A ServiceRow without slot, members and groups."""
+
+class ChangeRow(TypedDict):
+    slot: int
+    settings: SettingsRow | None  # None: as before
+    members: list[int | MemberRow]  # int: the slot of one that the service had before, unchanged
+    groups: list[GroupRow]  # members: places in the list above
+
+class FrameRow(TypedDict):
+    ticket_keys: list[str]
+    listeners: list[ListenerRow]
+    routes: list[RouteRow]
+
+class Changes(TypedDict):
+    """From one snapshot to a newer one."""
+
+    version: int
+    base: int  # the version that is changed
+    frame: FrameRow | None  # None: as before
+    services: list[int | ChangeRow]  # all, in order; int: the slot of one that is as before
+
 class Snapshot:
-    """A document (JSON, or the tables themselves) checked and frozen. ValueError names the place and what is
-    wrong.
+    """A document (JSON, or the tables themselves) checked and frozen; or changes to another snapshot, with
+    which it shares what has not changed. ValueError names the place and what is wrong.
     """
 
     version: int
+    @overload
     def __init__(self, document: bytes | Document) -> None: ...
+    @overload
+    def __init__(self, document: bytes | Changes, base: Snapshot) -> None: ...
     @property
     def slots(self) -> dict[str, int]:
         """Scoreboard slots needed: listeners, services, groups, endpoints, routes."""
@@ -200,3 +225,5 @@ class Snapshot:
         """Nanoseconds per look-up; 0.0 when no route is found."""
 
     def _member(self, index: int) -> dict[str, object]: ...
+    def _shares(self, slot: int, other: Snapshot) -> bool:
+        """Whether both have one and the same service in this slot."""

@@ -7,10 +7,10 @@ import struct
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
-from turnout.ext.arena cimport arena_free, arena_t, arena_take
+from turnout.ext.arena cimport ARENA_CHUNK, arena_free, arena_t, arena_take
 from turnout.ext.contexts cimport Context, read_client, read_server, read_tickets
 from turnout.ext.document cimport (
-    TEXT_ANY, TEXT_LINE, TEXT_TOKEN, Table, table_open, text_copy, text_problem,
+    TEXT_ANY, TEXT_LINE, TEXT_TOKEN, Table, table_of, table_open, text_copy, text_problem,
 )
 from turnout.ext.headers cimport (
     HEAD_FIELDS_MAX, M_CONNECT, M_DELETE, M_GET, M_HEAD, M_OPTIONS, M_OTHER, M_PATCH, M_POST, M_PUT, M_TRACE, head_t,
@@ -31,6 +31,8 @@ cdef enum:
     NAME_BYTES = 255
     STATUS_LOW = 100
     STATUS_N = 512            # bits of a set of statuses
+    BLOCK_BYTES = 1536        # of a service, about: without members, ...
+    MEMBER_BYTES = 288        # ... and of each of them
 
 cdef tuple STRATEGIES = (
     "round_robin", "least_connections", "weighted_round_robin", "ip_hash", "random", "least_response_time",
@@ -235,8 +237,6 @@ cdef int read_member(Table t, arena_t *arena, member_t *m, set used) except -1:
         t.fail("address", f"{t.string('address')!r} is not IPv4:port, [IPv6]:port or unix:/path")
     m.address = memcpy(take(arena, len(address)), <const char *>address, len(address))
     m.address_len = <uint32_t>len(address)
-    m.service = U32
-    m.group = U32
     read_member_tls(t, arena, m)
     return t.done()
 
@@ -303,16 +303,18 @@ cdef int read_retry(Table t, retry_conf_t *r) except -1:
     return t.done()
 
 
-cdef int read_group(Table t, arena_t *arena, snapshot_t *s, group_t *g, set used) except -1:
-    g.slot = read_slot(t, used)
-    t.text("version", arena, TEXT_LINE, &g.version)
-    g.share = t.number("share", SHARE_UNIT)
-    g.n = t.indices("members", arena, s.n_members, &g.members)
-    return t.done()
+# ---- services ---------------------------------------------------------------------------------------------------
+
+cdef Block block_new(size_t members):
+    """Without anything in it, and room for so many members in one piece."""
+    cdef Block b = Block.__new__(Block)
+    b.arena.step = min(<size_t>BLOCK_BYTES + members * MEMBER_BYTES, <size_t>ARENA_CHUNK)
+    b.ptr = <service_t *>take(&b.arena, sizeof(service_t))
+    return b
 
 
-cdef int read_service(Table t, arena_t *arena, snapshot_t *s, service_t *v, list used, list contexts) except -1:
-    v.slot = read_slot(t, used[0])
+cdef object read_settings(Table t, arena_t *arena, service_t *v):
+    """All but slot, members and groups. Returns the Context for TLS to endpoints, None without."""
     read_name(t, "name", arena, &v.name)
     v.strategy = <uint8_t>t.choice("strategy", STRATEGIES)
     v.key_source = <uint8_t>t.choice("key_source", KEY_SOURCES)
@@ -343,69 +345,172 @@ cdef int read_service(Table t, arena_t *arena, snapshot_t *s, service_t *v, list
     read_breaker(t.table("breaker"), &v.breaker)
     read_sticky(t.table("sticky"), arena, &v.sticky)
     read_retry(t.table("retry"), &v.retry)
-    read_membership(t, arena, s, v, used[1])
-    read_service_tls(t, s, v, contexts)
-    return t.done()
+    return None if t.none("tls") else read_client(t.table("tls"))
 
 
-cdef int read_service_tls(Table t, snapshot_t *s, service_t *v, list contexts) except -1:
-    """What TLS connections to members are made with."""
-    cdef Context c = None if t.none("tls") else read_client(t.table("tls"))
-    cdef uint32_t i
-    if c is not None:
-        contexts.append(c)
-    for i in range(v.n_members):
-        if not s.members[v.members[i]].tls:
-            continue
-        if c is None:
-            t.fail("tls", f"is needed: member {v.members[i]} speaks TLS")
-        s.members[v.members[i]].ctx = c.ctx
+cdef int text_again(arena_t *arena, text_t *text) except -1:
+    """The same text, in another arena."""
+    text.p = <const char *>memcpy(take(arena, <size_t>text.n + 1), text.p, <size_t>text.n + 1)
     return 0
 
 
-cdef int read_membership(Table t, arena_t *arena, snapshot_t *s, service_t *v, set used) except -1:
-    """Members and groups of a service; every member gets its service and group, each exactly one."""
+cdef int copy_settings(arena_t *arena, const service_t *old, service_t *v) except -1:
+    """As read_settings, from another block."""
+    v[0] = old[0]
+    text_again(arena, &v.name)
+    text_again(arena, &v.key_name)
+    text_again(arena, &v.host)
+    text_again(arena, &v.sticky.name)
+    text_again(arena, &v.sticky.path)
+    text_again(arena, &v.sticky.domain)
+    return 0
+
+
+cdef int copy_member(arena_t *arena, const member_t *old, member_t *m) except -1:
+    m[0] = old[0]
+    text_again(arena, &m.name)
+    text_again(arena, &m.version)
+    if m.tls:
+        text_again(arena, &m.tls_name)
+    m.address = memcpy(take(arena, m.address_len), old.address, m.address_len)
+    return 0
+
+
+cdef int read_groups(Table t, Block b, set used, dict places) except -1:
+    """Every member is in exactly one. places: index in the table -> place among the members; None: the same."""
+    cdef service_t *v = b.ptr
     cdef list tables = t.tables("groups")
-    cdef uint32_t i, index = <uint32_t>(v - s.services)
+    cdef uint32_t i
     cdef uint64_t shares = 0
-    v.n_members = t.indices("members", arena, s.n_members, &v.members)
-    for i in range(v.n_members):
-        if s.members[v.members[i]].service != U32:
-            t.fail("members", f"{v.members[i]} belongs to another service already")
-        s.members[v.members[i]].service = index
     if not tables or (len(tables) > 1 and not v.split):
         t.fail("groups", "has to hold one group, or more with split")
-    v.groups = <group_t *>take(arena, len(tables) * sizeof(group_t))
+    v.groups = <group_t *>take(&b.arena, len(tables) * sizeof(group_t))
     v.n_groups = <uint32_t>len(tables)
+    for i in range(v.n_members):
+        v.members[i].group = U32
     for i in range(v.n_groups):
-        read_group(tables[i], arena, s, &v.groups[i], used)
+        read_group(tables[i], b, i, used, places)
         shares += v.groups[i].share
-        assign_group(tables[i], s, v, i)
     if shares != 0 and shares != SHARE_UNIT:
         t.fail("groups", f"have shares that add up to {shares}, not to {SHARE_UNIT} or 0")
     for i in range(v.n_members):
-        if s.members[v.members[i]].group == U32:
-            t.fail("groups", f"do not hold member {v.members[i]}")
-    return distinct(t, s, v)
-
-
-cdef int assign_group(Table t, snapshot_t *s, service_t *v, uint32_t group) except -1:
-    cdef uint32_t i
-    cdef member_t *m
-    for i in range(v.groups[group].n):
-        m = &s.members[v.groups[group].members[i]]
-        if m.service != <uint32_t>(v - s.services) or m.group != U32:
-            t.fail("members", f"{v.groups[group].members[i]} is not of this service, or in another group already")
-        m.group = group
+        if v.members[i].group == U32:
+            t.fail("groups", f"do not hold member {named(places, i)}")
     return 0
 
 
-cdef int distinct(Table t, snapshot_t *s, service_t *v) except -1:
+cdef int read_group(Table t, Block b, uint32_t index, set used, dict places) except -1:
+    cdef group_t *g = &b.ptr.groups[index]
+    cdef member_t *m
     cdef uint32_t i
-    if len({s.members[v.members[i]].identity for i in range(v.n_members)}) != v.n_members:
+    g.slot = read_slot(t, used)
+    t.text("version", &b.arena, TEXT_LINE, &g.version)
+    g.share = t.number("share", SHARE_UNIT)
+    g.n = t.indices("members", &b.arena, b.ptr.n_members if places is None else U32, &g.members)
+    for i in range(g.n):
+        if places is not None:
+            g.members[i] = places.get(g.members[i], b.ptr.n_members)
+        m = &b.ptr.members[g.members[i]]
+        if g.members[i] == b.ptr.n_members or m.group != U32:
+            t.fail("members", f"{t.items('members')[i]} is not of this service, or in another group already")
+        m.group = index
+    return t.done()
+
+
+cdef object named(dict places, uint32_t place):
+    """What the table calls a member."""
+    return place if places is None else next(index for index, at in places.items() if at == place)
+
+
+cdef int bind_members(Table t, Block b, dict places) except -1:
+    """What they have from their service."""
+    cdef uint32_t i
+    for i in range(b.ptr.n_members):
+        b.ptr.members[i].service = b.ptr.slot
+        b.ptr.members[i].ctx = NULL
+        if b.ptr.members[i].tls:
+            if b.context is None:
+                t.fail("tls", f"is needed: member {named(places, i)} speaks TLS")
+            b.ptr.members[i].ctx = (<Context>b.context).ctx
+    if len({b.ptr.members[i].identity for i in range(b.ptr.n_members)}) != b.ptr.n_members:
         t.fail("members", "two of them have the same identity")
     return 0
 
+
+cdef Block read_service(Table t, list rows, set owned, list used):
+    """rows: the members' tables of the whole document; owned: indices of those that have their service."""
+    cdef Block b = block_new(len(t.items("members")))
+    cdef service_t *v = b.ptr
+    cdef uint32_t *indices
+    cdef uint32_t i
+    cdef dict places = {}
+    v.slot = read_slot(t, used[2])
+    b.context = read_settings(t, &b.arena, v)
+    v.n_members = t.indices("members", &b.arena, <uint32_t>len(rows), &indices)
+    v.members = <member_t *>take(&b.arena, v.n_members * sizeof(member_t))
+    for i in range(v.n_members):
+        if indices[i] in owned:
+            t.fail("members", f"{indices[i]} belongs to another service already")
+        owned.add(indices[i])
+        places[indices[i]] = i
+        read_member(rows[indices[i]], &b.arena, &v.members[i], used[1])
+    read_groups(t, b, used[3], places)
+    bind_members(t, b, places)
+    t.done()
+    return b
+
+
+cdef Block read_change(Table t, Snapshot base, list used):
+    """A service that is new, or has changed since base."""
+    cdef uint32_t slot = read_slot(t, used[2])
+    cdef Block old = base.blocks.get(slot)
+    cdef Block b = block_new(len(t.items("members")))
+    cdef Table settings
+    if t.none("settings"):
+        if old is None:
+            t.fail("settings", "is needed: the service is new")
+        copy_settings(&b.arena, old.ptr, b.ptr)
+        b.context = old.context
+    else:
+        settings = t.table("settings")
+        b.context = read_settings(settings, &b.arena, b.ptr)
+        settings.done()
+    b.ptr.slot = slot
+    read_members(t, b, old, base.ptr.endpoint_slots, used[1])
+    read_groups(t, b, used[3], None)
+    bind_members(t, b, None)
+    t.done()
+    return b
+
+
+cdef int read_members(Table t, Block b, Block old, uint32_t slots, set used) except -1:
+    """Each is a table, or the slot of one that the service had before and that is the same."""
+    cdef list items = t.items("members")
+    cdef service_t *v = b.ptr
+    cdef uint32_t i
+    cdef uint32_t *place = <uint32_t *>calloc(slots + 1, sizeof(uint32_t))     # by slot, in old, plus one
+    if place == NULL:
+        raise MemoryError
+    try:
+        if old is not None:
+            for i in range(old.ptr.n_members):
+                place[old.ptr.members[i].slot] = i + 1
+        v.n_members = <uint32_t>len(items)
+        v.members = <member_t *>take(&b.arena, v.n_members * sizeof(member_t))
+        for i in range(v.n_members):
+            item = items[i]
+            if type(item) is not int:
+                read_member(table_of(t, "members", i, item), &b.arena, &v.members[i], used)
+            elif not 0 <= item < slots or place[<uint32_t>item] == 0:
+                t.fail("members", f"{item} is not the slot of a member that the service had before")
+            else:
+                copy_member(&b.arena, &old.ptr.members[place[<uint32_t>item] - 1], &v.members[i])
+    finally:
+        free(place)
+    return 0
+
+
+# ---- routes -----------------------------------------------------------------------------------------------------
 
 cdef int read_route(Table t, arena_t *arena, snapshot_t *s, route_t *r, set used, list matches) except -1:
     r.slot = read_slot(t, used)
@@ -429,11 +534,13 @@ cdef int read_route(Table t, arena_t *arena, snapshot_t *s, route_t *r, set used
 
 cdef int read_target(Table t, arena_t *arena, snapshot_t *s, route_t *r) except -1:
     """What a route leads to: a service, or an answer of the proxy's own."""
+    cdef bint leads = False
     if not t.none("service"):
         if s.n_services == 0:
             t.fail("service", "there is none")
-        r.service = &s.services[t.number("service", s.n_services - 1)]
-    if (r.service != NULL) != (r.action == ROUTE_SERVICE):
+        r.service = t.number("service", s.n_services - 1)
+        leads = True
+    if leads != (r.action == ROUTE_SERVICE):
         t.fail("service", "goes with action service, and only with it")
     r.status = <uint16_t>t.number("status", 999)
     t.text("body", arena, TEXT_ANY, &r.body)
@@ -524,65 +631,148 @@ cdef tuple condition_of(Table t):
 
 # ---- the whole --------------------------------------------------------------------------------------------------
 
-cdef int read_document(Table t, snapshot_t *s, list contexts) except -1:
-    cdef arena_t *arena = s.arena
-    cdef list listeners = t.tables("listeners"), members = t.tables("members")
-    cdef list services = t.tables("services"), routes = t.tables("routes")
-    cdef list matches = [], used = [set(), set(), set(), set(), set()]
+cdef Frame read_frame(Table t, Table whole):
+    """whole: the document, which has the services."""
+    cdef Frame f = Frame.__new__(Frame)
+    cdef snapshot_t *s = &f.part
+    cdef arena_t *arena = &f.arena
+    cdef list listeners = t.tables("listeners"), routes = t.tables("routes")
+    cdef list matches = []
+    cdef set used = set()
     cdef uint32_t i
-    s.version = t.number("version", <uint64_t>1 << 62)
-    read_tickets(t, &s.tickets)
+    f.contexts = []
     s.listeners = <listener_t *>take(arena, len(listeners) * sizeof(listener_t))
-    s.members = <member_t *>take(arena, len(members) * sizeof(member_t))
-    s.services = <service_t *>take(arena, len(services) * sizeof(service_t))
     s.routes = <route_t *>take(arena, len(routes) * sizeof(route_t))
     s.n_listeners = <uint32_t>len(listeners)
-    s.n_members = <uint32_t>len(members)
-    s.n_services = <uint32_t>len(services)
     s.n_routes = <uint32_t>len(routes)
+    s.n_services = <uint32_t>len(whole.items("services"))
     for i in range(s.n_listeners):
-        read_listener(listeners[i], arena, &s.listeners[i], used[0], contexts)
-    for i in range(s.n_members):
-        read_member(members[i], arena, &s.members[i], used[1])
-    for i in range(s.n_services):
-        read_service(services[i], arena, s, &s.services[i], [used[2], used[3]], contexts)
+        read_listener(listeners[i], arena, &s.listeners[i], used, f.contexts)
+    s.listener_slots = max(used, default=-1) + 1
+    used.clear()
     for i in range(s.n_routes):
-        read_route(routes[i], arena, s, &s.routes[i], used[4], matches)
-    for i in range(s.n_members):
-        if s.members[i].service == U32:
-            (<Table>members[i]).fail("slot", "this member belongs to no service")
-    count_slots(s, used)
+        read_route(routes[i], arena, s, &s.routes[i], used, matches)
+        if s.routes[i].action == ROUTE_SERVICE and s.routes[i].service >= f.needs:
+            f.needs = s.routes[i].service + 1
+    s.route_slots = max(used, default=-1) + 1
     router_compile(arena, s, matches)
-    return t.done()
+    read_tickets(t, &s.tickets)
+    return f
 
 
-cdef int count_slots(snapshot_t *s, list used) except -1:
-    s.listener_slots, s.endpoint_slots, s.service_slots, s.group_slots, s.route_slots = [
-        max(slots, default=-1) + 1 for slots in used
-    ]
+cdef dict read_blocks(Table t, list used):
+    """The services of a whole document."""
+    cdef list rows = t.tables("members")
+    cdef set owned = set()
+    cdef Table row
+    cdef Block b
+    cdef dict blocks = {}
+    for row in t.tables("services"):
+        b = read_service(row, rows, owned, used)
+        blocks[b.ptr.slot] = b
+    for i in range(len(rows)):
+        if i not in owned:
+            (<Table>rows[i]).fail("slot", "this member belongs to no service")
+    return blocks
+
+
+cdef dict read_changes(Table t, Snapshot base, list used):
+    """The services of a snapshot made from another one: slots of those that are the same, tables of others."""
+    cdef Block b
+    cdef dict blocks = {}
+    for i, item in enumerate(t.items("services")):
+        if type(item) is not int:
+            b = read_change(table_of(t, "services", i, item), base, used)
+        else:
+            b = base.blocks.get(item)
+            if b is None or item in blocks:
+                t.fail("services", f"{item} is not the slot of a service there was before, or stands twice")
+        blocks[b.ptr.slot] = b
+    return blocks
+
+
+cdef uint32_t take_slot(uint8_t *seen, uint32_t slot, str kind) except? 77:
+    if seen[slot]:
+        raise ValueError(f"{kind} slot {slot} is given twice")
+    seen[slot] = 1
+    return slot + 1
+
+
+cdef int count_slots(snapshot_t *s) except -1:
+    """The highest of each kind, plus one. Each is given once, over all services."""
+    cdef uint8_t *seen = <uint8_t *>calloc(2, SLOT_MAX + 1)
+    cdef uint32_t i, k
+    if seen == NULL:
+        raise MemoryError
+    try:
+        for i in range(s.n_services):
+            s.service_slots = max(s.service_slots, s.services[i].slot + 1)
+            for k in range(s.services[i].n_members):
+                s.endpoint_slots = max(s.endpoint_slots, take_slot(seen, s.services[i].members[k].slot, "endpoint"))
+            for k in range(s.services[i].n_groups):
+                s.group_slots = max(s.group_slots,
+                                    take_slot(seen + SLOT_MAX + 1, s.services[i].groups[k].slot, "group"))
+    finally:
+        free(seen)
     return 0
 
 
+cdef Frame framed(Table t):
+    cdef Table frame = t.table("frame")
+    cdef Frame f = read_frame(frame, t)
+    frame.done()
+    return f
+
+
+cdef int assemble(Snapshot self, Table t) except -1:
+    cdef snapshot_t *s = self.ptr
+    cdef Block b
+    s[0] = self.frame.part
+    s.version = self.version
+    s.n_services = <uint32_t>len(self.blocks)
+    if s.n_services < self.frame.needs:
+        t.fail("services", f"has {s.n_services} of them, routes lead to {self.frame.needs}")
+    s.services = <const service_t **>calloc(s.n_services + 1, sizeof(service_t *))
+    if s.services == NULL:
+        raise MemoryError
+    for i, b in enumerate(self.blocks.values()):
+        s.services[<uint32_t>i] = b.ptr
+    return count_slots(s)
+
+
+cdef class Frame:
+    def __dealloc__(self):
+        arena_free(&self.arena)
+
+
+cdef class Block:
+    def __dealloc__(self):
+        arena_free(&self.arena)
+
+
 cdef class Snapshot:
-    def __cinit__(self, document):
-        cdef arena_t *arena = <arena_t *>calloc(1, sizeof(arena_t))
-        if arena == NULL:
-            raise MemoryError
-        self.ptr = <snapshot_t *>arena_take(arena, sizeof(snapshot_t))
+    def __cinit__(self, document, Snapshot base=None):
+        cdef Table t = table_open(document)
+        cdef list used = [set(), set(), set(), set()]
+        self.ptr = <snapshot_t *>calloc(1, sizeof(snapshot_t))
         if self.ptr == NULL:
-            free(arena)
             raise MemoryError
-        self.ptr.arena = arena
-        self.contexts = []
-        read_document(table_open(document), self.ptr, self.contexts)
-        self.version = self.ptr.version
+        if base is None:
+            self.frame = read_frame(t, t)
+            self.blocks = read_blocks(t, used)
+        else:
+            if t.number("base", <uint64_t>1 << 62) != base.version:
+                t.fail("base", f"is not {base.version}, the version of the snapshot that is to be changed")
+            self.frame = base.frame if t.none("frame") else framed(t)
+            self.blocks = read_changes(t, base, used)
+        self.version = t.number("version", <uint64_t>1 << 62)
+        t.done()
+        assemble(self, t)
 
     def __dealloc__(self):
-        cdef arena_t *arena
         if self.ptr != NULL:
-            arena = self.ptr.arena
-            arena_free(arena)
-            free(arena)
+            free(self.ptr.services)
+        free(self.ptr)
 
     @property
     def slots(self):
@@ -623,15 +813,23 @@ cdef class Snapshot:
         return start * 1000 / <double>times if found else 0.0
 
     def _member(self, uint32_t index):
-        cdef member_t *m
-        if index >= self.ptr.n_members:
-            raise IndexError(index)
-        m = &self.ptr.members[index]
+        cdef const member_t *m = NULL
+        cdef uint32_t i
+        for i in range(self.ptr.n_services):
+            if index < self.ptr.services[i].n_members:
+                m = &self.ptr.services[i].members[index]
+                break
+            index -= self.ptr.services[i].n_members
+        if m == NULL:
+            raise IndexError("no such member")
         return {
             "slot": m.slot, "generation": m.generation, "weight": m.weight, "identity": m.identity, "service": m.service,
             "group": m.group, "name": m.name.p[:m.name.n].decode(), "version": m.version.p[:m.version.n].decode(),
             "address": (<const char *>m.address)[:m.address_len],
         }
+
+    def _shares(self, uint32_t slot, Snapshot other not None):
+        return self.blocks[slot] is other.blocks[slot]
 
 
 cdef int parse(bytes head, head_t *h) except -1:

@@ -17,7 +17,8 @@ from turnout.ext.respond cimport exchange_slim, respond_abort, respond_finish, r
 from turnout.ext.scoreboard cimport (
     CAUSE_CLIENT, CAUSE_NONE, CAUSE_PROXY, CAUSE_TIMEOUT, CAUSE_UPSTREAM, OUT_1XX, OUT_CANCEL, OUT_RESET,
 )
-from turnout.ext.snapshot cimport listener_t, member_t, route_t, snapshot_listener, snapshot_t
+from turnout.ext.select cimport select_member
+from turnout.ext.snapshot cimport listener_t, member_t, route_service, route_t, snapshot_listener, snapshot_t
 from turnout.ext.stream cimport (
     PUMP_AGAIN, PUMP_DONE, PUMP_MALFORMED, PUMP_MEMORY, PUMP_SINK, PUMP_SINK_BROKEN, PUMP_SOURCE, PUMP_SOURCE_BROKEN,
     buf_copy, stream_append, stream_clear, stream_flush, stream_pump,
@@ -58,7 +59,7 @@ cdef exch_t *stand(core_t *core, exch_t *x) noexcept nogil:
     x = exchange_slim(core, x)
     tunnel_deadline(core, x)
     # The world may have changed while the endpoint was asked.
-    if client_leaves(core, x.client) or (x.snapshot != core.snapshot and not rebind(x, core.snapshot)):
+    if client_leaves(core, x.client) or (x.snapshot != core.snapshot and not rebind(core, x, core.snapshot)):
         retire(core, x)
     return x
 
@@ -241,35 +242,32 @@ cdef void tunnels_retire(core_t *core, int64_t listener) noexcept nogil:
 
 cdef const route_t *same_route(const snapshot_t *s, const exch_t *x) noexcept nogil:
     """The same route (its identity is its slot) to the same service."""
+    cdef const route_t *route = NULL
     cdef uint32_t i
-    for i in range(s.n_routes):
-        if s.routes[i].slot == x.route.slot:
-            if s.routes[i].service == NULL or s.routes[i].service.slot != x.service.slot:
-                return NULL
-            return &s.routes[i]
-    return NULL
+    if s.routes == x.snapshot.routes:
+        route = x.route
+    else:
+        for i in range(s.n_routes):
+            if s.routes[i].slot == x.route.slot:
+                route = &s.routes[i]
+    if route == NULL or route_service(s, route) == NULL or route_service(s, route).slot != x.service.slot:
+        return NULL
+    return route
 
 
-cdef const member_t *same_member(const snapshot_t *s, const route_t *route, const exch_t *x) noexcept nogil:
-    cdef uint32_t i
-    cdef const member_t *m
-    for i in range(route.service.n_members):
-        m = &s.members[route.service.members[i]]
-        if m.slot == x.pick.slot and m.generation == x.pick.generation:
-            return m
-    return NULL
-
-
-cdef bint rebind(exch_t *x, snapshot_t *s) noexcept nogil:
+cdef bint rebind(core_t *core, exch_t *x, snapshot_t *s) noexcept nogil:
     """Point the tunnel into a new snapshot, so that it does not keep the old one alive for as long as it stands."""
     cdef const listener_t *listener = snapshot_listener(s, x.listener.slot)
     cdef const route_t *route = same_route(s, x)
-    cdef const member_t *member = same_member(s, route, x) if route != NULL else NULL
-    if listener == NULL or member == NULL:
+    cdef const member_t *member = NULL
+    if listener == NULL or route == NULL:
+        return False
+    member = select_member(core.selector, route_service(s, route), x.pick.slot, x.pick.generation)
+    if member == NULL:
         return False
     x.listener = listener
     x.route = route
-    x.service = route.service
+    x.service = route_service(s, route)
     x.pick.member = member
     x.last = member
     x.snapshot.refs -= 1
@@ -281,6 +279,6 @@ cdef bint rebind(exch_t *x, snapshot_t *s) noexcept nogil:
 cdef void tunnels_adopt(core_t *core, snapshot_t *snap) noexcept nogil:
     cdef conn_t *c = core.clients
     while c != NULL:
-        if tunnel_of(c) != NULL and not rebind(c.x, snap):
+        if tunnel_of(c) != NULL and not rebind(core, c.x, snap):
             retire(core, c.x)
         c = c.next

@@ -94,7 +94,6 @@ cdef void upstream_begin(core_t *core, exch_t *x) noexcept nogil:
 cdef int pick(core_t *core, exch_t *x) noexcept nogil:
     cdef ask_t ask
     cdef int verdict
-    ask.snapshot = x.snapshot
     ask.service = x.service
     ask.key = x.key
     ask.bound = x.bound
