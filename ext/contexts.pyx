@@ -5,7 +5,7 @@ import weakref
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, strlen
+from libc.string cimport memcmp, memcpy, memset, strlen
 from turnout.ext.arena cimport arena_free, arena_t, arena_take
 from turnout.ext.core cimport conn_t, tls_t
 from turnout.ext.document cimport TEXT_LINE, TEXT_TOKEN, Table, table_open, text_copy
@@ -531,7 +531,7 @@ def check_server(row):
     """Whether the `tls` of a listener's row can be served. ValueError begins with the key that is wrong."""
     cdef arena_t arena
     cdef listener_tls_t out
-    arena.chunks = NULL
+    memset(&arena, 0, sizeof(arena))
     try:
         read_server(table_open(row), &arena, &out, [])
     finally:

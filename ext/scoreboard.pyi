@@ -204,7 +204,9 @@ class Scoreboard:
     def release_endpoint(self, slot: int) -> None:
         """The endpoint is gone: nobody picks the slot any more. Requests in flight finish under it."""
 
-    def set_health(self, slot: int, health: Health) -> None: ...
+    def set_health(self, slot: int, health: Health, *, slow_start: bool = False) -> None:
+        """`slow_start`: the ramp begins now, too."""
+
     def set_admin(self, slot: int, admin: Admin) -> None:
         """drain: bound sessions only. maint: nothing."""
 

@@ -360,9 +360,12 @@ cdef class Scoreboard:
         sb_store(&e.generation, e.generation + 1)
         sb_changed(&self.sb)
 
-    def set_health(self, slot, str health):
+    def set_health(self, slot, str health, *, bint slow_start=False):
         cdef sb_endpoint_t *e = self._endpoint(slot)
-        sb_store(&e.health, _index(HEALTH, health, "health"))
+        health_index = _index(HEALTH, health, "health")
+        if slow_start:
+            sb_store64(&e.slow_start_ms, _now_ms())
+        sb_store(&e.health, health_index)
         sb_changed(&self.sb)
 
     def set_admin(self, slot, str admin):

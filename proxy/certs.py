@@ -8,7 +8,7 @@ import functools
 import ipaddress
 import os
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -54,26 +54,76 @@ class TlsRows:
         return any(row is not None for row in self.listeners.values())
 
 
+@dataclass(frozen=True)
+class _Read:
+    """One table of the configuration, and what came of it."""
+
+    table: ListenerTls | ServiceTls | None
+    row: Row
+    seen: Mapping[Path, Signature]
+    certificates: tuple[tuple[str, Certificate], ...]
+
+
 class TlsFiles:
-    """`file` is the configuration, beside which relative paths start."""
+    """`file` is the configuration, beside which relative paths start. `seen` are the files of the rows that
+    were read last, as they were then.
+    """
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.folder = Path(file).absolute().parent
         self.seen: dict[Path, Signature] = {}
+        self._read: dict[str, _Read] = {}
 
-    def read(self, config: Config) -> TlsRows:
-        """Raises ConfigError with everything that is wrong."""
-        reading = _Reading(self.file, self.folder)
-        listeners = {
-            name: None if listener.tls is None else reading.listener(f"[listeners.{name}] tls", listener.tls)
+    def read(self, config: Config, over_tls: Collection[str], *, again: bool = True) -> TlsRows:
+        """`over_tls`: services that speak TLS to any of their endpoints. Unless `again`, only tables that are
+        new are read. Raises ConfigError with everything that is wrong; then what was read before stays.
+        """
+        tables: dict[str, ListenerTls | ServiceTls | None] = {
+            f"[listeners.{name}] tls": listener.tls
             for name, listener in config.listeners.items()
+            if listener.tls is not None
         }
-        services = {name: reading.service(name, service) for name, service in config.services.items()}
-        self.seen = reading.seen
-        if reading.problems:
-            raise ConfigError(reading.problems)
-        return TlsRows(listeners, services, tuple(reading.certificates))
+        tables |= {f"[services.{name}] tls": config.services[name].tls for name in over_tls}
+        problems: list[Problem] = []
+        seen: dict[Path, Signature] = {}
+        read = {where: self._table(where, table, again, seen, problems) for where, table in tables.items()}
+        if again or not problems:
+            self.seen = seen
+        if problems:
+            raise ConfigError(problems)
+        self._read = {where: done for where, done in read.items() if done is not None}
+        return TlsRows(
+            {name: self._row(f"[listeners.{name}] tls") for name in config.listeners},
+            {name: self._row(f"[services.{name}] tls") for name in config.services},
+            tuple(found for done in self._read.values() for found in done.certificates),
+        )
+
+    def _row(self, where: str) -> Row | None:
+        return self._read[where].row if where in self._read else None
+
+    def _table(
+        self,
+        where: str,
+        table: ListenerTls | ServiceTls | None,
+        again: bool,
+        seen: dict[Path, Signature],
+        problems: list[Problem],
+    ) -> _Read | None:
+        """None: there are problems with it."""
+        before = self._read.get(where)
+        if before is not None and not again and before.table == table:
+            seen |= before.seen
+            return before
+        reading = _Reading(self.file, self.folder)
+        row = (
+            reading.listener(where, table)
+            if isinstance(table, ListenerTls)
+            else reading.service(where, table or ServiceTls())
+        )
+        seen |= reading.seen
+        problems += reading.problems
+        return None if row is None else _Read(table, row, reading.seen, tuple(reading.certificates))
 
     def look(self) -> dict[Path, Signature]:
         """The files that were read last, as they are now; `seen` as they were then."""
@@ -128,10 +178,7 @@ class _Reading:
         self._check(where, check_server, row)
         return row
 
-    def service(self, name: str, service: Service) -> Row | None:
-        if not any(service.over_tls(endpoint) for endpoint in service.endpoints):
-            return None
-        where, tls = f"[services.{name}] tls", service.tls or ServiceTls()
+    def service(self, where: str, tls: ServiceTls) -> Row | None:
         before = len(self.problems)
         authority = self._authorities(f"{where}.ca", tls.ca) if tls.verify else ""
         own = None

@@ -23,6 +23,7 @@ from typing import Any
 from turnout.ext.scoreboard import Scoreboard, WorkerState
 from turnout.proxy.channel import Message
 from turnout.proxy.errors import StartError
+from turnout.proxy.pieces import Frozen
 from turnout.proxy.process import WorkerProcess
 from turnout.proxy.sockets import Listening, shares
 
@@ -56,7 +57,7 @@ class Orders:
     """
 
     version: int
-    document: bytes
+    snapshot: Frozen
     grace_ms: int
     large_bytes: int
     listeners: list[tuple[int, list[Listening]]] = field(default_factory=list)
@@ -150,7 +151,7 @@ class Crew:
                 self._send_snapshot(seat, seat.process)
         for process in self._own_leaving():
             process.deadline = self._loop.time() + self.pace.acknowledge
-            process.send_sockets("snapshot", [], body=orders.document, grace_ms=orders.grace_ms)
+            process.send_snapshot(orders.snapshot, [], grace_ms=orders.grace_ms)
 
     def _own_leaving(self) -> list[WorkerProcess]:
         """Of those on their way out, the ones that share our scoreboard."""
@@ -368,9 +369,7 @@ class Crew:
 
     def _send_snapshot(self, seat: Seat, process: WorkerProcess) -> None:
         process.deadline = self._loop.time() + self.pace.acknowledge
-        process.send_sockets(
-            "snapshot", self._sockets_of(seat), body=self.orders.document, grace_ms=self.orders.grace_ms
-        )
+        process.send_snapshot(self.orders.snapshot, self._sockets_of(seat), grace_ms=self.orders.grace_ms)
 
     def _sockets_of(self, seat: Seat) -> list[tuple[int, Listening]]:
         present = [other.worker for other in self.seats if not other.down or other is seat]

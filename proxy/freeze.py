@@ -4,32 +4,36 @@ Names become indices and scoreboard slots. An endpoint is (service, address as w
 the same three keep slot, counters, breaker and run-time state over any reload. Weights and shares set at run
 time stay until the file says something new about them: its value counts when it differs from what the file
 said before.
+
+Pieces are made anew for services whose model is another object than before, and in them for endpoints that
+are; so the change of one endpoint costs little, however many there are. Whoever makes one configuration out
+of another keeps the objects of what has not changed.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import mmh3
 
-from turnout.ext.scoreboard import SHARE, Admin, Health, Scoreboard
+from turnout.ext.scoreboard import Admin, Health, Scoreboard
 from turnout.ext.snapshot import Snapshot
 from turnout.proxy.certs import TlsFiles, TlsRows, name_for
 from turnout.proxy.config import ConfigError, Problem
 from turnout.proxy.keys import KeyFileError, kept_secret, signing_key
-from turnout.proxy.model import Config, Redirect, Route, Service
+from turnout.proxy.model import Config, Endpoint, Redirect, Route, Service
 from turnout.proxy.paths import canonical_path
+from turnout.proxy.pieces import Frame, Frozen, Group, Member, Piece, dumped, frozen
 from turnout.proxy.resolve import Resolver, resolve, system_resolver
 from turnout.proxy.rows import listener_row, route_row, service_row
+from turnout.proxy.shares import Shares, asked_of, groups_of, shares_of
 from turnout.proxy.slots import Plan, SlotsError, SlotTable
 from turnout.proxy.tickets import TicketKeys
 
-if TYPE_CHECKING:
-    from turnout.ext.snapshot import Document
+__all__ = ["Freezer", "groups_of", "identity", "route_key", "routes_of", "shares_of"]
 
 EndpointKey = tuple[str, str, str]
 """service, address as written, address as resolved"""
@@ -37,8 +41,6 @@ GroupKey = tuple[str, str]
 """service, version; "" for the one group of a service without split"""
 RouteKey = tuple[object, ...]
 K = TypeVar("K")
-Addresses = dict[str, str]
-"""address as written -> address as resolved"""
 
 
 def identity(service: str, address: str) -> int:
@@ -65,64 +67,48 @@ def routes_of(config: Config) -> list[Route]:
     ]
 
 
-def shares_of(split: dict[str, float]) -> dict[str, int]:
-    """Shares in millionths that add up to SHARE exactly: what rounding leaves goes to the largest remainders.
-    Raises ValueError when a share is negative or all are 0.
-    """
-    total = sum(split.values())
-    if not 0 < total < float("inf") or min(split.values()) < 0:
-        raise ValueError("shares are numbers from 0 up, one of them above 0")
-    exact = {version: share / total * SHARE for version, share in split.items()}
-    out = {version: int(share) for version, share in exact.items()}
-    order = sorted(out, key=lambda version: out[version] - exact[version])
-    for version in order[: SHARE - sum(out.values())]:
-        out[version] += 1
-    return out
-
-
-def groups_of(service: Service) -> dict[str, list[int]]:
-    """Version -> places in the service's endpoints. One group, "", when there is no split."""
-    if service.split is None:
-        return {"": list(range(len(service.endpoints)))}
-    out: dict[str, list[int]] = {}
-    for place, endpoint in enumerate(service.endpoints):
-        out.setdefault(endpoint.version, []).append(place)
-    return out
-
-
-def file_shares(service: Service) -> dict[str, int]:
-    """Shares of all its groups as the file has them; a version that split does not name has 0."""
-    if service.split is None:
-        return {"": SHARE}
-    named = shares_of(service.split)
-    return {version: named.get(version, 0) for version in groups_of(service)}
-
-
-def endpoint_keys(config: Config, addresses: Addresses) -> dict[EndpointKey, int]:
-    """Every endpoint in the order of the file, with its weight."""
-    return {
-        (name, endpoint.address, addresses[endpoint.address]): endpoint.weight
-        for name, service in config.services.items()
-        for endpoint in service.endpoints
-    }
-
-
 @dataclass(frozen=True)
 class _Plans:
-    """Slots for everything in the next snapshot."""
+    """Slots for everything that is new in the next snapshot. Listeners and routes: None while the frame is as
+    it was.
+    """
 
-    listeners: Plan[str]
+    listeners: Plan[str] | None
     services: Plan[str]
     groups: Plan[GroupKey]
     endpoints: Plan[EndpointKey]
-    routes: Plan[RouteKey]
+    routes: Plan[RouteKey] | None
+
+
+@dataclass
+class _Draft:
+    """A service whose piece is to be made. `alike`: nothing but endpoints has changed. `addresses` of its
+    endpoints, as resolved, in their order; `came` and `gone`: endpoints that are new under their key, and the
+    members that are not there any more; `reweighed`: members whose configured weight has changed.
+    """
+
+    name: str
+    service: Service
+    before: Piece | None
+    alike: bool
+    grace: int  # the proxy's
+    addresses: list[str] = field(default_factory=list)
+    came: dict[EndpointKey, Endpoint] = field(default_factory=dict)
+    gone: dict[EndpointKey, Member] = field(default_factory=dict)
+    groups: dict[str, list[int]] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
+    reweighed: list[Member] = field(default_factory=list)
+
+    def key(self, place: int) -> EndpointKey:
+        return (self.name, self.service.endpoints[place].address, self.addresses[place])
 
 
 class Freezer:
-    """Makes documents, and keeps slots and the supervisor's part of the scoreboard in step with them.
+    """Makes snapshots, and keeps slots and the supervisor's part of the scoreboard in step with them.
 
-    `state` is where a made signing key is kept, `file` the configuration's name for messages. `document` is
-    the newest document, `config` what it was made from.
+    `state` is where a made signing key is kept, `file` the configuration's name for messages. `config` is
+    what the newest snapshot was made from, `tls` what its certificates are. `health_of` and `admin_of` tell
+    of endpoints that are new in the scoreboard, by service and address as written.
     """
 
     def __init__(
@@ -137,7 +123,6 @@ class Freezer:
         self.state = state
         self.file = file
         self.resolver = resolver
-        self.document: Document | None = None
         self.config = Config()
         self.listeners: SlotTable[str] = SlotTable(scoreboard.listeners)
         self.services: SlotTable[str] = SlotTable(scoreboard.services)
@@ -149,26 +134,46 @@ class Freezer:
         self.tickets = TicketKeys()
         self.health_of: Callable[[str, str], Health] = lambda _service, _address: "up"
         self.admin_of: Callable[[str, str], Admin] = lambda _service, _address: "ready"
-        """Of endpoints that are new in the scoreboard, by service and address as written."""
-        self._weights: dict[EndpointKey, int] = {}
+        self._frozen: Frozen | None = None
+        self._snapshot: Snapshot | None = None
+        self._shares = Shares(scoreboard, lambda service, version: self.groups.held[service, version])
+        self._left: dict[EndpointKey, int] = {}  # configured weights of those whose slots are leaving
         self._acknowledged = 0
 
     # ---- snapshots ---------------------------------------------------------------------------------------
 
-    def freeze(self, config: Config, version: int) -> bytes:
-        """The document of the next snapshot as JSON. What is new in it is in the scoreboard when this
-        returns; what is gone leaves with `release`. Raises ConfigError (a name that does not resolve, no slot
-        left, no signing key, a certificate that cannot be used); nothing has changed then.
+    def freeze(self, config: Config, version: int, *, names: bool = False, files: bool = False) -> Frozen:
+        """The next snapshot. What is new in it is in the scoreboard when this returns; what is gone leaves
+        with `release`. `names` and `files`: ask for all names, and read all certificates, again; else what is
+        known of them stays. Raises ConfigError (a name that does not resolve, no slot left, no signing key, a
+        certificate that cannot be used); nothing has changed then.
         """
         self.release(self._acknowledged)
-        addresses = self._addresses(config)
-        tls = self.files.read(config)
-        plans = self._plan(config, addresses)
-        document = self._document(config, version, addresses, plans, tls)
-        self._try(document)
-        self._enter(config, endpoint_keys(config, addresses), plans, version)
-        self.config, self.document, self.tls = config, document, tls
-        return json.dumps(document, separators=(",", ":")).encode()
+        drafts = self._drafts(config, names, everything=names or files)
+        tls = self.files.read(config, self._over_tls(config, drafts), again=files)
+        made_of = self._frame_made_of(config, tls)
+        plans = self._plan(config, drafts, same_frame=made_of == self._frame_was)
+        frame = self._frame(config, made_of, plans, tls)
+        pieces = {
+            name: self._piece(drafts[name], plans, tls) if name in drafts else self._pieces[name]
+            for name in config.services
+        }
+        out = frozen(version, frame, pieces, self._frozen)
+        self._snapshot = self._tried(out)
+        self._enter(drafts.values(), config, plans, version)
+        self.config, self.tls, self._frozen = config, tls, out
+        return out
+
+    def unknown(self, config: Config) -> list[str]:
+        """Addresses of endpoints that the newest snapshot does not have: the names in them would have to be
+        looked up.
+        """
+        out = []
+        for name, service in config.services.items():
+            if service is not self.config.services.get(name):
+                known = self._pieces[name].members if name in self._pieces else {}
+                out += [e.address for e in service.endpoints if e.address not in known]
+        return out
 
     def release(self, version: int) -> None:
         """Every worker has acknowledged `version`: what left with it or before loses its slot. The slot is
@@ -176,16 +181,16 @@ class Freezer:
         """
         board = self.scoreboard
         self._acknowledged = max(self._acknowledged, version)
-        for slot in self.endpoints.release(
+        for key, slot in self.endpoints.release(
             version, lambda slot: board.endpoint(slot)["inflight"] <= 0
-        ).values():
+        ).items():
             board.release_endpoint(slot)
+            self._left.pop(key, None)
         for slot in self.groups.release(version, lambda slot: board.group(slot)["inflight"] <= 0).values():
             board.release_group(slot)
         self.listeners.release(version, lambda slot: board.listener_totals(slot)["open"] == 0)
         self.services.release(version)
         self.routes.release(version)
-        self._weights = {key: weight for key, weight in self._weights.items() if key in self.endpoints}
 
     # ---- what the supervisor asks ------------------------------------------------------------------------
 
@@ -195,9 +200,21 @@ class Freezer:
 
     def endpoint_slots(self, service: str) -> dict[str, int]:
         """Address as written -> slot. KeyError for a service that is not in the configuration."""
-        if service not in self.config.services:
-            raise KeyError(service)
-        return {key[1]: slot for key, slot in self.endpoints.held.items() if key[0] == service}
+        return {address: member.slot for address, member in self._pieces[service].members.items()}
+
+    def endpoint_slot(self, service: str, address: str) -> int:
+        """KeyError for a service or an endpoint that is not in the configuration."""
+        return self._pieces[service].members[address].slot
+
+    def set_health(self, service: str, address: str, health: Health) -> None:
+        """Seen at every worker's next pick. One that was down starts slowly if its service does. KeyError as
+        for endpoint_slot.
+        """
+        slot = self.endpoint_slot(service, address)
+        before = self.scoreboard.endpoint(slot)["health"]
+        if health != before:
+            ramps = self.config.services[service].slow_start_ms > 0
+            self.scoreboard.set_health(slot, health, slow_start=health == "up" and ramps)
 
     def set_split(self, service: str, shares: dict[str, float]) -> dict[str, int]:
         """Give the versions of a service these shares, in force at every worker's next pick; versions not
@@ -211,74 +228,121 @@ class Freezer:
         for version in shares:
             if version not in versions:
                 raise KeyError(version)
-        stored = shares_of({version: shares.get(version, 0.0) for version in versions})
-        self._store_shares(service, stored)
-        return stored
+        asked = shares_of({version: shares.get(version, 0.0) for version in versions})
+        self._shares.ask(service, asked)
+        return asked
 
     def apply_shares(self, shares: dict[str, dict[str, float]]) -> None:
         """After a reload: drop from `shares`, which were set at run time, those that the file has overruled.
         The others are still in force.
         """
         for service in list(shares):
-            if service not in self.config.services or self._in_force(service) == file_shares(
-                self.config.services[service]
-            ):
+            if service not in self.config.services or self._shares.as_configured(service):
                 del shares[service]
 
-    def _in_force(self, service: str) -> dict[str, int]:
-        versions = groups_of(self.config.services[service])
-        return {v: self.scoreboard.group(self.groups.held[service, v])["share"] for v in versions}
+    # ---- what there was ----------------------------------------------------------------------------------
 
-    def _store_shares(self, service: str, shares: dict[str, int]) -> None:
-        self.scoreboard.set_shares(
-            {self.groups.held[service, version]: share for version, share in shares.items()}
-        )
+    @property
+    def _pieces(self) -> Mapping[str, Piece]:
+        return {} if self._frozen is None else self._frozen.pieces
+
+    @property
+    def _frame_was(self) -> tuple[object, ...] | None:
+        return None if self._frozen is None else self._frozen.frame.made_of
 
     # ---- names to numbers --------------------------------------------------------------------------------
 
     def _fail(self, where: str, what: str) -> ConfigError:
         return ConfigError([Problem(self.file, where, what)])
 
-    def _addresses(self, config: Config) -> Addresses:
-        """Raises ConfigError that names every endpoint without an address."""
-        wanted = [endpoint.address for service in config.services.values() for endpoint in service.endpoints]
-        found = resolve(wanted, self.resolver)
+    def _drafts(self, config: Config, names: bool, *, everything: bool) -> dict[str, _Draft]:
+        """Of services that are new or may have changed. Raises ConfigError that names every endpoint without
+        an address.
+        """
+        everything = everything or config.proxy.grace != self.config.proxy.grace
+        out = {
+            name: self._draft(name, service, config)
+            for name, service in config.services.items()
+            if everything or service is not self.config.services.get(name)
+        }
+        found = self._resolved(out.values(), names)
+        for draft in out.values():
+            _compare(draft, found, names)
+        return out
+
+    def _draft(self, name: str, service: Service, config: Config) -> _Draft:
+        before = self.config.services.get(name)
+        alike = before is not None and _alike(before, service)
+        grace = config.proxy.grace
+        return _Draft(
+            name, service, self._pieces.get(name), alike and grace == self.config.proxy.grace, grace
+        )
+
+    def _resolved(self, drafts: Iterable[_Draft], names: bool) -> dict[str, str]:
+        """Addresses that were not known before, or all."""
+        wanted = [
+            (draft.name, place, endpoint.address)
+            for draft in drafts
+            for known in [{} if names or draft.before is None else draft.before.members]
+            for place, endpoint in enumerate(draft.service.endpoints, 1)
+            if endpoint.address not in known
+        ]
+        if not wanted:
+            return {}
+        found = resolve([address for _, _, address in wanted], self.resolver)
         problems = [
             Problem(
                 self.file,
                 f"[services.{name}] endpoints[{place}]",
-                f'"{endpoint.address}" cannot be looked up: {why.strerror or why}',
+                f'"{address}" cannot be looked up: {why.strerror or why}',
             )
-            for name, service in config.services.items()
-            for place, endpoint in enumerate(service.endpoints, 1)
-            if isinstance(why := found[endpoint.address], OSError)
+            for name, place, address in wanted
+            if isinstance(why := found[address], OSError)
         ]
         if problems:
             raise ConfigError(problems)
         return {address: str(number) for address, number in found.items()}
 
-    def _plan(self, config: Config, addresses: Addresses) -> _Plans:
-        groups = [
-            (name, version) for name, service in config.services.items() for version in groups_of(service)
-        ]
-        return _Plans(
-            self._slots("listeners", lambda: self.listeners.plan(config.listeners)),
-            self._slots("services", lambda: self.services.plan(config.services)),
-            self._slots("services", lambda: self.groups.plan(groups)),
-            self._slots(
-                "[proxy] max_endpoints", lambda: self.endpoints.plan(endpoint_keys(config, addresses))
-            ),
-            self._slots(
-                "routes", lambda: self.routes.plan([route_key(route) for route in routes_of(config)])
-            ),
-        )
+    def _over_tls(self, config: Config, drafts: Mapping[str, _Draft]) -> set[str]:
+        """Services that speak TLS to any of their endpoints."""
+        return {
+            name
+            for name, service in config.services.items()
+            if (
+                any(service.over_tls(endpoint) for endpoint in service.endpoints)
+                if name in drafts
+                else self.tls.services.get(name) is not None
+            )
+        }
 
-    def _try(self, document: Document) -> None:
-        """What workers will do with it, before any of them sees it."""
-        try:
-            Snapshot(document)
-        except ValueError as error:
-            raise self._fail("", f"cannot be made a snapshot: {error}") from None
+    def _plan(self, config: Config, drafts: Mapping[str, _Draft], *, same_frame: bool) -> _Plans:
+        gone = [name for name in self.config.services if name not in config.services]
+        come_groups = [
+            (draft.name, version)
+            for draft in drafts.values()
+            for version in draft.groups
+            if (draft.name, version) not in self.groups.held
+        ]
+        gone_groups = [
+            (name, group.version)
+            for name in (*drafts, *gone)
+            if name in self._pieces
+            for group in self._pieces[name].groups
+            if name in gone or group.version not in drafts[name].groups
+        ]
+        come = [key for draft in drafts.values() for key in draft.came]
+        leave = [key for draft in drafts.values() for key in draft.gone]
+        leave += [
+            (name, at, member.address) for name in gone for at, member in self._pieces[name].members.items()
+        ]
+        routes = [] if same_frame else [route_key(route) for route in routes_of(config)]
+        return _Plans(
+            None if same_frame else self._slots("listeners", lambda: self.listeners.plan(config.listeners)),
+            self._slots("services", lambda: self.services.plan(config.services)),
+            self._slots("services", lambda: self.groups.change(come_groups, gone_groups)),
+            self._slots("[proxy] max_endpoints", lambda: self.endpoints.change(come, leave)),
+            None if same_frame else self._slots("routes", lambda: self.routes.plan(routes)),
+        )
 
     def _slots(self, where: str, plan: Callable[[], Plan[K]]) -> Plan[K]:
         try:
@@ -291,65 +355,88 @@ class Freezer:
 
     # ---- the document ------------------------------------------------------------------------------------
 
-    def _document(
-        self, config: Config, version: int, addresses: Addresses, plans: _Plans, tls: TlsRows
-    ) -> Document:
-        document: Any = {
-            "version": version,
+    def _frame_made_of(self, config: Config, tls: TlsRows) -> tuple[object, ...]:
+        """All that a frame depends on. Comparing it is quick where objects are the same."""
+        keys = tuple(self.tickets.keys) if tls.serving else ()
+        log = config.proxy.access_log
+        return (config.listeners, tls.listeners, config.routes, log, tuple(config.services), keys)
+
+    def _frame(self, config: Config, made_of: tuple[object, ...], plans: _Plans, tls: TlsRows) -> Frame:
+        if plans.listeners is None or plans.routes is None:
+            assert self._frozen is not None
+            return self._frozen.frame
+        rows = {
             "ticket_keys": self.tickets.keys if tls.serving else [],
             "listeners": [
                 {
-                    "slot": plans.listeners.slots[name],
+                    "slot": self.listeners.slot(name, plans.listeners),
                     "name": name,
                     **listener_row(listener, tls.listeners[name]),
                 }
                 for name, listener in config.listeners.items()
             ],
-            "members": list(self._members(config, addresses, plans.endpoints)),
-            "services": list(self._services(config, plans, tls)),
-            "routes": list(_routes(config, plans.routes)),
+            "routes": list(_routes(config, self.routes, plans.routes)),
         }
-        return document  # type: ignore[no-any-return]
+        return Frame(made_of, dumped(rows))
 
-    def _members(
-        self, config: Config, addresses: Addresses, plan: Plan[EndpointKey]
-    ) -> Iterator[dict[str, Any]]:
-        for name, service in config.services.items():
-            for endpoint in service.endpoints:
-                key = (name, endpoint.address, addresses[endpoint.address])
-                slot = plan.slots[key]
-                yield {
-                    "slot": slot,
-                    "generation": self.scoreboard.endpoint(slot)["generation"] + (key in plan.new),
-                    "weight": endpoint.weight,
-                    "priority": endpoint.priority,
-                    "identity": identity(name, endpoint.address),
-                    "name": endpoint.address,
-                    "version": endpoint.version,
-                    "address": addresses[endpoint.address],
-                    "tls": name_for(service, endpoint.address) if service.over_tls(endpoint) else None,
-                }
+    def _piece(self, draft: _Draft, plans: _Plans, tls: TlsRows) -> Piece:
+        tables = draft.service.endpoints
+        draft.members = {
+            endpoint.address: self._member(draft, place, endpoint, plans.endpoints)
+            for place, endpoint in enumerate(tables)
+        }
+        asked = asked_of(draft.service)
+        groups = tuple(
+            Group(
+                version,
+                self.groups.slot((draft.name, version), plans.groups),
+                asked.get(version, 0),
+                tuple(places),
+            )
+            for version, places in draft.groups.items()
+        )
+        slot = self.services.slot(draft.name, plans.services)
+        return Piece(slot, self._settings(draft, tls), draft.members, groups)
 
-    def _services(self, config: Config, plans: _Plans, tls: TlsRows) -> Iterator[dict[str, Any]]:
-        first = 0
-        for name, service in config.services.items():
-            shares = file_shares(service)
-            yield {
-                "slot": plans.services.slots[name],
-                "name": name,
-                **service_row(service, self._key(name, service), config.proxy.grace, tls.services[name]),
-                "members": list(range(first, first + len(service.endpoints))),
-                "groups": [
-                    {
-                        "slot": plans.groups.slots[name, version],
-                        "version": version,
-                        "share": shares[version],
-                        "members": [first + place for place in places],
-                    }
-                    for version, places in groups_of(service).items()
-                ],
-            }
-            first += len(service.endpoints)
+    def _member(self, draft: _Draft, place: int, endpoint: Endpoint, plan: Plan[EndpointKey]) -> Member:
+        """As it was, if it was there and is the same; with the newest object of its table."""
+        before = draft.before.members.get(endpoint.address) if draft.before is not None else None
+        address = draft.addresses[place]
+        if before is None or before.address != address:
+            return self._new_member(draft, place, endpoint, plan)
+        if draft.alike and before.endpoint is endpoint:
+            return before
+        if draft.alike and before.endpoint == endpoint:
+            return replace(before, endpoint=endpoint)
+        made = self._new_member(draft, place, endpoint, plan)
+        if before.endpoint.weight != endpoint.weight:
+            draft.reweighed.append(made)
+        return made
+
+    def _new_member(self, draft: _Draft, place: int, endpoint: Endpoint, plan: Plan[EndpointKey]) -> Member:
+        address = draft.addresses[place]
+        slot = self.endpoints.slot(draft.key(place), plan)
+        generation = self.scoreboard.endpoint(slot)["generation"] + (draft.key(place) in plan.new)
+        over_tls = draft.service.over_tls(endpoint)
+        row = {
+            "slot": slot,
+            "generation": generation,
+            "weight": endpoint.weight,
+            "priority": endpoint.priority,
+            "identity": identity(draft.name, endpoint.address),
+            "name": endpoint.address,
+            "version": endpoint.version,
+            "address": address,
+            "tls": name_for(draft.service, endpoint.address) if over_tls else None,
+        }
+        return Member(endpoint, address, slot, dumped(row))
+
+    def _settings(self, draft: _Draft, tls: TlsRows) -> str:
+        name, service = draft.name, draft.service
+        row = tls.services[name]
+        if draft.alike and draft.before is not None and row is self.tls.services.get(name):
+            return draft.before.settings
+        return dumped({"name": name, **service_row(service, self._key(name, service), draft.grace, row)})
 
     def _key(self, name: str, service: Service) -> str:
         if service.sticky is None or service.sticky.cookie is None:
@@ -361,55 +448,114 @@ class Freezer:
         except KeyFileError as error:
             raise self._fail(f"[services.{name}] sticky", f"no signing key: {error}") from None
 
+    def _tried(self, new: Frozen) -> Snapshot:
+        """What workers will do with it, before any of them sees it."""
+        try:
+            if self._snapshot is None:
+                return Snapshot(new.whole)
+            return Snapshot(new.changes, self._snapshot)
+        except ValueError as error:
+            raise self._fail("", f"cannot be made a snapshot: {error}") from None
+
     # ---- the scoreboard ----------------------------------------------------------------------------------
 
-    def _enter(self, config: Config, weights: dict[EndpointKey, int], plans: _Plans, version: int) -> None:
+    def _enter(self, drafts: Iterable[_Draft], config: Config, plans: _Plans, version: int) -> None:
         """Write what is new, before any worker can look for it."""
         board = self.scoreboard
-        self._enter_endpoints(weights, plans.endpoints)
+        drafts = list(drafts)
+        for draft in drafts:
+            self._enter_endpoints(draft, plans.endpoints)
         for slot in plans.groups.new.values():
             board.use_group(slot)
-        for slot in plans.listeners.new.values():
-            board.renew_listener(slot)
         for slot in plans.services.new.values():
             board.renew_service(slot)
-        for slot in plans.routes.new.values():
-            board.renew_route(slot)
-        self.listeners.commit(plans.listeners, version)
         self.services.commit(plans.services, version)
         self.groups.commit(plans.groups, version)
+        self._leave_endpoints(plans.endpoints)
         self.endpoints.commit(plans.endpoints, version)
-        self.routes.commit(plans.routes, version)
-        for name, service in config.services.items():
-            before = self.config.services.get(name)
-            if before is None or file_shares(before) != file_shares(service):
-                self._store_shares(name, file_shares(service))
+        self._enter_frame(plans, version)
+        for draft in drafts:
+            self._shares.enter(draft.name, draft.service, draft.groups)
+        for name in self.config.services.keys() - config.services.keys():
+            self._shares.leave(name)
 
-    def _enter_endpoints(self, weights: dict[EndpointKey, int], plan: Plan[EndpointKey]) -> None:
+    def _enter_frame(self, plans: _Plans, version: int) -> None:
+        if plans.listeners is not None:
+            for slot in plans.listeners.new.values():
+                self.scoreboard.renew_listener(slot)
+            self.listeners.commit(plans.listeners, version)
+        if plans.routes is not None:
+            for slot in plans.routes.new.values():
+                self.scoreboard.renew_route(slot)
+            self.routes.commit(plans.routes, version)
+
+    def _enter_endpoints(self, draft: _Draft, plan: Plan[EndpointKey]) -> None:
         """A newcomer to a service that runs ramps up; when all are new there is nobody to spare it."""
-        running = {key[0] for key in plan.slots if key not in plan.new}
-        for key, slot in plan.slots.items():
-            if key in plan.new:
-                self.scoreboard.use_endpoint(
-                    slot,
-                    weight=weights[key],
-                    health=self.health_of(key[0], key[1]),
-                    admin=self.admin_of(key[0], key[1]),
-                    slow_start=key[0] in running,
-                )
-            elif self._weights[key] != weights[key]:
-                self.scoreboard.set_weight(slot, weights[key])
-        self._weights |= weights
+        new = [key for key in draft.came if key in plan.new]
+        running = len(new) < len(draft.addresses)
+        for key in new:
+            self.scoreboard.use_endpoint(
+                plan.new[key],
+                weight=draft.came[key].weight,
+                health=self.health_of(key[0], key[1]),
+                admin=self.admin_of(key[0], key[1]),
+                slow_start=running,
+            )
+        for key in draft.came:
+            if key in plan.back:
+                self._enter_again(key, plan.back[key], draft.came[key].weight)
+        for member in draft.reweighed:
+            self.scoreboard.set_weight(member.slot, member.endpoint.weight)
+
+    def _enter_again(self, key: EndpointKey, slot: int, weight: int) -> None:
+        """Of who comes back before all workers knew that it was gone, counters and health go on."""
+        if self._left.pop(key) != weight:
+            self.scoreboard.set_weight(slot, weight)
+        admin = self.admin_of(key[0], key[1])
+        if admin != self.scoreboard.endpoint(slot)["admin"]:
+            self.scoreboard.set_admin(slot, admin)
+
+    def _leave_endpoints(self, plan: Plan[EndpointKey]) -> None:
+        for key in plan.gone:
+            self._left[key] = self._pieces[key[0]].members[key[1]].endpoint.weight
 
 
-def _routes(config: Config, plan: Plan[RouteKey]) -> Iterator[dict[str, Any]]:
+def _alike(one: Service, other: Service) -> bool:
+    """All but endpoints."""
+    theirs = other.__dict__
+    return all(
+        value is theirs[name] or value == theirs[name]
+        for name, value in one.__dict__.items()
+        if name != "endpoints"
+    )
+
+
+def _compare(draft: _Draft, found: Mapping[str, str], names: bool) -> None:
+    """Who is where, who came and who has gone. `found` has the addresses that were looked up; with `names`
+    they count for all, else for those that are new.
+    """
+    before: Mapping[str, Member] = {} if draft.before is None else draft.before.members
+    for place, endpoint in enumerate(draft.service.endpoints):
+        old = before.get(endpoint.address)
+        address = found[endpoint.address] if names or old is None else old.address
+        draft.addresses.append(address)
+        if old is None or old.address != address:
+            draft.came[draft.key(place)] = endpoint
+    now = {e.address: at for e, at in zip(draft.service.endpoints, draft.addresses, strict=True)}
+    for written, old in before.items():
+        if now.get(written) != old.address:
+            draft.gone[draft.name, written, old.address] = old
+    draft.groups = groups_of(draft.service)
+
+
+def _routes(config: Config, table: SlotTable[RouteKey], plan: Plan[RouteKey]) -> Iterator[dict[str, Any]]:
     listeners = {name: place for place, name in enumerate(config.listeners)}
     served = [place for name, place in listeners.items() if config.listeners[name].redirects is None]
     services = {name: place for place, name in enumerate(config.services)}
     spoken = [place for place in served if list(config.listeners.values())[place].protocol == "http"]
     for route in routes_of(config):
         yield {
-            "slot": plan.slots[route_key(route)],
+            "slot": table.slot(route_key(route), plan),
             "listeners": spoken if route.listener is None else [listeners[route.listener]],
             "service": None if route.service is None else services[route.service],
             **route_row(route, config.proxy.access_log),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from turnout.proxy import signals
 from turnout.proxy.channel import Channel, Message
+from turnout.proxy.pieces import Frozen
 from turnout.proxy.sockets import Listening
 
 COMMAND = (sys.executable, "-m", "turnout.proxy.worker")
@@ -39,6 +40,7 @@ class WorkerProcess:
         self._pidfd = os.pidfd_open(pid)
         self.worker = -1
         self.heirs = ""  # name of the socket at which it waits for the next supervisor
+        self.sent = 0  # version of the snapshot it was sent last
         self.acked = 0
         self.known: dict[int, int] = {}  # sockets it has: our id -> the id in its messages
         self.deadline = 0.0  # for what it has to acknowledge, loop time; 0: nothing
@@ -85,6 +87,12 @@ class WorkerProcess:
         }
         assert isinstance(body, bytes)
         self.channel.send(Message(kind, fields, body, tuple(item.fd for item in new)))
+
+    def send_snapshot(self, snapshot: Frozen, items: list[tuple[int, Listening]], *, grace_ms: int) -> None:
+        """As changes, if it was sent the one before."""
+        base, body = snapshot.body(self.sent)
+        self.sent = snapshot.version
+        self.send_sockets("snapshot", items, body=body, base=base, grace_ms=grace_ms)
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -23,6 +23,8 @@ def resolve(addresses: Iterable[str], resolver: Resolver = system_resolver) -> d
     """
     wanted = list(dict.fromkeys(addresses))
     names = sorted({name for address in wanted if (name := name_in(address))})
+    if not names:
+        return {address: address for address in wanted}
     with ThreadPoolExecutor(LOOK_UPS) as pool:
         found = dict(zip(names, pool.map(lambda name: _chosen(name, resolver), names), strict=True))
     return {address: _numeric(address, found) for address in wanted}

@@ -7,8 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 from turnout.ext.scoreboard import Admin, Scoreboard
-from turnout.proxy.freeze import Freezer, file_shares
+from turnout.proxy.freeze import Freezer
 from turnout.proxy.model import Config
+from turnout.proxy.shares import asked_of
 
 Endpoint = tuple[str, str]
 """Service and address, as in the file."""
@@ -39,11 +40,13 @@ class Runtime:
         self._admin[service, address] = admin
 
     def _slot(self, service: str, address: str) -> int:
-        return self._freezer.endpoint_slots(service)[address]
+        return self._freezer.endpoint_slot(service, address)
 
     def reloaded(self) -> None:
         """Forget what the newest file has overruled or no longer has."""
         self._freezer.apply_shares(self.splits)
+        if not self._weights and not self._admin:
+            return
         weights = endpoint_weights(self._freezer.config)
         self._weights = {key: pair for key, pair in self._weights.items() if weights.get(key) == pair[1]}
         self._admin = {key: admin for key, admin in self._admin.items() if key in weights}
@@ -52,7 +55,7 @@ class Runtime:
         """As JSON."""
         services = self._freezer.config.services
         return {
-            "splits": [[name, shares, file_shares(services[name])] for name, shares in self.splits.items()],
+            "splits": [[name, shares, asked_of(services[name])] for name, shares in self.splits.items()],
             "weights": [[*key, *pair] for key, pair in self._weights.items()],
             "admin": [[*key, admin] for key, admin in self._admin.items()],
         }
@@ -61,7 +64,7 @@ class Runtime:
         """What another supervisor exported, as far as this one's file says the same about it."""
         services, weights = self._freezer.config.services, endpoint_weights(self._freezer.config)
         for service, shares, said in raw.get("splits", ()):
-            if service in services and file_shares(services[service]) == said:
+            if service in services and asked_of(services[service]) == said:
                 self.set_split(service, shares)
         for service, address, weight, said in raw.get("weights", ()):
             if weights.get((service, address)) == said:

@@ -27,10 +27,12 @@ class SlotsError(Exception):
 
 @dataclass(frozen=True)
 class Plan(Generic[K]):
-    """Slots for all owners of the next snapshot, and what that changes."""
+    """What the next snapshot changes: owners with slots that are new to them, those that have again what was
+    about to leave them, and those that are gone.
+    """
 
-    slots: dict[K, int]
     new: dict[K, int]
+    back: dict[K, int]
     gone: dict[K, int]
 
 
@@ -45,32 +47,52 @@ class SlotTable(Generic[K]):
         self._free: deque[int] = deque(range(capacity))  # longest free first
 
     def plan(self, owners: Iterable[K]) -> Plan[K]:
-        """Slots for these owners. Changes nothing; raises SlotsError."""
+        """Slots for these owners and no others. Changes nothing; raises SlotsError."""
         wanted = dict.fromkeys(owners)
-        missing = [owner for owner in wanted if owner not in self]
+        come = [owner for owner in wanted if owner not in self.held]
+        return self.change(come, [owner for owner in self.held if owner not in wanted])
+
+    def change(self, come: Iterable[K], gone: Iterable[K]) -> Plan[K]:
+        """Slots for those that come, each once and none of them held; what is not gone stays. Changes
+        nothing; raises SlotsError.
+        """
+        back: dict[K, int] = {}
+        missing: list[K] = []
+        for owner in come:
+            if owner in self._leaving:
+                back[owner] = self._leaving[owner][0]
+            else:
+                missing.append(owner)
+        leave = {owner: self.held[owner] for owner in gone}
         if len(missing) > len(self._free):
-            raise SlotsError(len(wanted), self.capacity)
-        new = {owner: self._free[i] for i, owner in enumerate(missing)}
-        gone = {owner: slot for owner, slot in self.held.items() if owner not in wanted}
-        return Plan({owner: new[owner] if owner in new else self.slot(owner) for owner in wanted}, new, gone)
+            wanted = len(self.held) - len(leave) + len(back) + len(missing)
+            raise SlotsError(wanted, self.capacity)
+        return Plan({owner: self._free[i] for i, owner in enumerate(missing)}, back, leave)
 
     def __contains__(self, owner: object) -> bool:
         return owner in self.held or owner in self._leaving
 
-    def slot(self, owner: K) -> int:
-        """The slot of an owner, one that is leaving included. KeyError when it has none."""
+    def slot(self, owner: K, plan: Plan[K] | None = None) -> int:
+        """The slot of an owner, one that is leaving included; under a plan also of one that is new in it.
+        KeyError when it has none.
+        """
+        if plan is not None and owner in plan.new:
+            return plan.new[owner]
         return self.held[owner] if owner in self.held else self._leaving[owner][0]
 
     def commit(self, plan: Plan[K], version: int) -> None:
-        """Put a plan in force. It must be the outcome of the last `plan`, and `version` above all former
-        ones.
+        """Put a plan in force. It must be the outcome of the last `plan` or `change`, and `version` above all
+        former ones.
         """
         for _ in plan.new:
             self._free.popleft()
-        for owner in plan.slots:
-            self._leaving.pop(owner, None)
-        self._leaving |= {owner: (slot, version) for owner, slot in plan.gone.items()}
-        self.held = dict(plan.slots)
+        for owner in plan.back:
+            del self._leaving[owner]
+        for owner, slot in plan.gone.items():
+            del self.held[owner]
+            self._leaving[owner] = slot, version
+        self.held |= plan.new
+        self.held |= plan.back
 
     def release(self, version: int, idle: Callable[[int], bool] = lambda _slot: True) -> dict[K, int]:
         """Every worker has acknowledged `version`: owners that left with it or before, with their slots. A
@@ -80,7 +102,7 @@ class SlotTable(Generic[K]):
         for owner in out:
             del self._leaving[owner]
         self._resting += out.values()
-        rested = [slot for slot in self._resting if idle(slot)]
-        self._free.extend(rested)
-        self._resting = [slot for slot in self._resting if slot not in set(rested)]
+        rested = {slot for slot in self._resting if idle(slot)}
+        self._free.extend(slot for slot in self._resting if slot in rested)
+        self._resting = [slot for slot in self._resting if slot not in rested]
         return out

@@ -29,6 +29,7 @@ from turnout.proxy.heir import start_heir
 from turnout.proxy.layout import binds_of, fixed_problems, make_scoreboard, workers_of
 from turnout.proxy.model import Config
 from turnout.proxy.names import Names
+from turnout.proxy.pieces import Frozen
 from turnout.proxy.process import WorkerProcess
 from turnout.proxy.runtime import Runtime
 from turnout.proxy.sockets import (
@@ -204,12 +205,12 @@ class Supervisor:
         self._sockets = ListeningSet(offers)
         opening = self._open_all(left, workers)
         await asyncio.to_thread(self._names.look_up, self.file_config, self.config)
-        document = self.freezer.freeze(self.config, 1)
+        snapshot = self.freezer.freeze(self.config, 1)
         self._commit(opening)
         self._in_force(1, self.config, opening)
         if self._control is None and (left is not None or former):
             self.runtime.restore(left.runtime if left else former_run.runtime if former_run else {})
-        await self.crew.start(workers, self._orders(document))
+        await self.crew.start(workers, self._orders(snapshot))
         self.freezer.release(1)
         self._workers_serve = True
         await self._start_control()
@@ -375,7 +376,7 @@ class Supervisor:
         if problems:
             raise ConfigError(problems)
         await asyncio.to_thread(self._names.look_up, file, self._merged(file))
-        return await self._apply(file)
+        return await self._apply(file, names=True, files=True)
 
     def _merged(self, file: Config) -> Config:
         return file if self._control is None else self._control.merge(file)
@@ -405,7 +406,7 @@ class Supervisor:
         addresses = list(addresses)
         return await asyncio.to_thread(self._names.ask, addresses) if addresses else {}
 
-    async def _apply(self, file: Config) -> int:
+    async def _apply(self, file: Config, *, names: bool = False, files: bool = False) -> int:
         """Make a snapshot of what a file says and of what is registered, and put it in force. Raises
         ConfigError, and changes nothing then.
         """
@@ -415,13 +416,13 @@ class Supervisor:
             raise ConfigError(self._bind_problem(failure) for failure in failures)
         try:
             log_fd = self._log_of(config)
-            document = self.freezer.freeze(config, self.version + 1)
+            snapshot = self.freezer.freeze(config, self.version + 1, names=names, files=files)
         except ConfigError:
             opening.cancel()
             raise
         self.file_config = file
         self.runtime.reloaded()
-        await self._put_in_force(config, opening, document, log_fd)
+        await self._put_in_force(config, opening, snapshot, log_fd)
         return self.version
 
     async def _tend_certificates(self) -> None:
@@ -446,14 +447,14 @@ class Supervisor:
             if self.state != "serving":
                 return
             try:
-                await self._apply(self.file_config)
+                await self._apply(self.file_config, files=True)
             except ConfigError as error:
                 for problem in error.problems:
                     log.error("%s not renewed, those in force stay: %s", what, problem)  # noqa: TRY400
             else:
                 log.info("%s renewed", what, extra={"fields": {"snapshot": self.version}})
 
-    async def _put_in_force(self, config: Config, opening: Opening, document: bytes, log_fd: int) -> None:
+    async def _put_in_force(self, config: Config, opening: Opening, snapshot: Frozen, log_fd: int) -> None:
         """Nothing can fail from here on. A listener that goes is served to its end under the old snapshot,
         one that moves under the new one.
         """
@@ -464,7 +465,7 @@ class Supervisor:
         former_log, self._log_fd = self._log_fd, log_fd
         self._in_force(self.version + 1, config, opening)
         moving = {name: key for name, key in before.items() if key in idle and name in opening.keys}
-        self.crew.give(self._orders(document, moving))
+        self.crew.give(self._orders(snapshot, moving))
         self.crew.resize(workers_of(config))
         if former_log not in {-1, log_fd}:
             os.close(former_log)
@@ -476,11 +477,11 @@ class Supervisor:
         self.version, self.config, self._keys = version, config, opening.keys
         self.scoreboard.set_snapshot(version)
 
-    def _orders(self, document: bytes, moving: dict[str, str] | None = None) -> Orders:
+    def _orders(self, snapshot: Frozen, moving: dict[str, str] | None = None) -> Orders:
         keys = [*self._keys.items(), *(moving or {}).items()]
         return Orders(
             version=self.version,
-            document=document,
+            snapshot=snapshot,
             grace_ms=self.config.proxy.grace,
             large_bytes=self.config.proxy.buffers,
             listeners=[
@@ -547,7 +548,7 @@ class Supervisor:
         """Of an endpoint, named as in the file; seen at every worker's next pick. KeyError for one that does
         not exist.
         """
-        self.scoreboard.set_health(self.freezer.endpoint_slots(service)[address], health)
+        self.freezer.set_health(service, address, health)
 
     def set_weight(self, service: str, address: str, weight: int) -> None:
         """Of an endpoint, named as in the file; kept until the file says something new. KeyError for one that

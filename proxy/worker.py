@@ -57,6 +57,7 @@ class Worker:
         self.loop = asyncio.get_running_loop()
         self.stop = stop
         self.engine: Engine | None = None
+        self.snapshot: Snapshot | None = None
         self.sockets: dict[int, Open] = {}
         self.heirs: socket.socket | None = None
         self.orphaned = False
@@ -102,7 +103,12 @@ class Worker:
 
     def _on_snapshot(self, message: Message) -> None:
         self.grace_ms = message.fields["grace_ms"]
-        version = self._running.load(Snapshot(message.body))
+        if message.fields["base"]:
+            assert self.snapshot is not None
+            self.snapshot = Snapshot(message.body, self.snapshot)
+        else:
+            self.snapshot = Snapshot(message.body)
+        version = self._running.load(self.snapshot)
         self._listen(message)
         self.channel.send(Message("ack", {"version": version}))
 

@@ -1,5 +1,5 @@
-"""A snapshot made from another one and what has changed since: it is the one that the whole document makes, and
-shares what is the same.
+"""A snapshot made from another one and what has changed since: it is the one that the whole document makes,
+and shares what is the same.
 """
 
 import re
@@ -183,7 +183,7 @@ def test_endpoints_come_and_go_to_none_and_back(strategy):
     assert world.slots(3) == [None] * 3
     world.take(changes(change(members=[rows_of[1]]), 1))
     assert world.slots(3) == [1] * 3
-    world.take(changes(change(members=rows_of[:1] + [1]), 1))
+    world.take(changes(change(members=[*rows_of[:1], 1]), 1))
 
     assert {slot for key in range(64) for slot in world.slots(1, key=key << 58)} == {0, 1}
     assert world.slots(2, service=1) == [2, 2]

@@ -81,9 +81,9 @@ class StandIn:
         """Put a configuration in force; returns the document."""
         self.version += 1
         self.config = parse(text, "turnout.toml")
-        raw = self.freezer.freeze(self.config, self.version)
+        frozen = self.freezer.freeze(self.config, self.version, names=True, files=True)
         self.freezer.release(self.version)
-        return raw
+        return frozen.whole
 
     def close(self) -> None:
         self.scoreboard.close()

@@ -42,7 +42,7 @@ def freeze(board, tmp_path):
     freezer = Freezer(board, tmp_path, file=file)
 
     def freeze(text: str, rest: str = REST):
-        raw = freezer.freeze(parse(text + rest, file), 1)
+        raw = freezer.freeze(parse(text + rest, file), 1, files=True).whole
         Snapshot(raw)
         return json.loads(raw)
 
