@@ -325,7 +325,7 @@ cdef void select_tell(selector_t *s, uint32_t slot, uint32_t generation, int out
     pick.generation = generation
     pick.member = s.balancer.nodes[slot].member
     if pick.member != NULL and pick.member.generation == generation:
-        select_settle(s, &s.balancer.snapshot.services[pick.member.service], &pick, outcome, 0, 0, now_us)
+        select_settle(s, s.balancer.states[pick.member.service].service, &pick, outcome, 0, 0, now_us)
 
 
 cdef void tell_breaker(balancer_t *s, const service_t *service, const pick_t *pick, int outcome, int status,
