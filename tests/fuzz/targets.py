@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from fakes.documents import breaker, document, listener, member, route, sticky
+from fuzz import datagrams
 from harness.bodies import chunked
 from harness.corpus import corpus
 from harness.edge import EDGE
@@ -192,5 +193,7 @@ TARGETS = {
     "sticky": Target(issued, ANYWHERE, sticky_value),
     "proxy": Target(lambda: corpus("proxy"), ANYWHERE, proxy),
     "hello": Target(lambda: corpus("hello"), ANYWHERE, hello),
+    "sessions": Target(datagrams.orders, ANYWHERE, datagrams.sessions),
+    "datagrams": Target(datagrams.orders, ANYWHERE, datagrams.datagrams),
     "document": Target(documents, ANYWHERE, snapshot),
 }
