@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import json
+import signal
 import urllib.request
 
 from harness.client import until
-from harness.turnout import config, free_port, scenario, turnout
+from harness.turnout import config, free_port, listens, scenario, turnout
 
 ASK = b"GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 GRANT = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -136,3 +137,64 @@ async def test_a_reload_without_their_listener_ends_its_sessions_and_no_others(t
         for talk in (gone, kept):
             await talk.close()
         assert await proxy.stop() == 0
+
+
+@scenario
+async def test_after_an_upgrade_sessions_go_on_in_the_former_program_and_new_ones_in_the_new(tmp_path):
+    web, tcp, control = free_port(), free_port(), free_port()
+    text = sessions_config(web, tcp, "ADDRESS", control=control, grace="60s", drain="1h")
+    async with far_end() as address, turnout(tmp_path, text.replace("ADDRESS", address)) as proxy:
+        former, workers = proxy.supervisor, proxy.workers
+        old = [await Talk.open(tcp), await Talk.open(web, upgrade=True)]
+        upgraded = asyncio.create_task(asyncio.to_thread(upgrade, control))
+        while not upgraded.done():
+            for talk in old:
+                await talk.say(b"meanwhile")
+            new = await Talk.open(tcp)
+            await new.close()
+        assert await upgraded != former
+        await until(lambda: not any(listens(pid) for pid in workers))
+        new = [await Talk.open(tcp), await Talk.open(web, upgrade=True)]
+        status = await asyncio.to_thread(asked, control)
+        assert {row["name"]: row["sessions"] for row in status["listeners"]} == {"web": 1, "fix": 1}
+        for talk in old + new:
+            await talk.say(bytes(200_000))
+        for talk in old:
+            await talk.close()
+        assert await proxy.exit_code() == 0
+        assert proxy.said(" ended requests_cut=0")
+        for talk in new:
+            await talk.say(b"still here")
+            await talk.close()
+        proxy.signal(signal.SIGTERM)
+        await until(lambda: not proxy.processes())
+
+
+@scenario
+async def test_after_an_upgrade_sessions_that_do_not_end_are_ended_within_their_drain_and_no_new_ones(
+    tmp_path,
+):
+    web, tcp, control = free_port(), free_port(), free_port()
+    text = sessions_config(web, tcp, "ADDRESS", control=control, grace="2s", drain="500ms")
+    async with far_end() as address, turnout(tmp_path, text.replace("ADDRESS", address)) as proxy:
+        workers = proxy.workers
+        old = [await Talk.open(tcp), await Talk.open(web, upgrade=True)]
+        await asyncio.to_thread(upgrade, control)
+        await until(lambda: not any(listens(pid) for pid in workers))
+        new = [await Talk.open(tcp), await Talk.open(web, upgrade=True)]
+        for talk in old:
+            assert await talk.ended()
+        assert await proxy.exit_code() == 0
+        for talk in new:
+            await talk.say(b"still here")
+        for talk in old + new:
+            await talk.close()
+
+
+def upgrade(control):
+    """As `turnout upgrade`; the pid of the new program."""
+    ask = urllib.request.Request(
+        f"http://127.0.0.1:{control}/v1/upgrade", data=b"{}", headers={"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(ask, timeout=30) as answer:
+        return json.load(answer)["pid"]

@@ -1,4 +1,4 @@
-"""What is fuzzed of UDP: the table of sessions beside a dict, and an engine between clients and endpoints of its own.
+"""What is fuzzed of UDP: the table of sessions beside a dict, and an engine between both of its ends.
 
 The bytes of an input are orders: who sends what, what the endpoint does, what changes meanwhile.
 """
@@ -62,13 +62,22 @@ def sessions(_rng: random.Random, raw: bytes) -> Hashable:
 # ---- the engine --------------------------------------------------------------------------------------------
 
 
+def keeper() -> socket.socket:
+    """Keeps a port from all others, and hears nothing: it is connected to where nobody is."""
+    sock = bound_datagrams("127.0.0.1", 0)
+    sock.connect(("127.0.0.1", 1))
+    return sock
+
+
 class Far:
     """An endpoint that may be there or not. Datagrams begin with who sent them."""
 
     def __init__(self) -> None:
-        self.sock = self._open(0)
-        self.port = self.sock.getsockname()[1]
+        self.keeper = keeper()
+        self.port = self.keeper.getsockname()[1]
+        self.sock = self._open(self.port)
         self.there = True
+        self.whose: dict[tuple[str, int], set[bytes]] = {}
 
     @staticmethod
     def _open(port: int) -> socket.socket:
@@ -84,16 +93,23 @@ class Far:
         self.there = not self.there
 
     def answer(self, size: int, times: int) -> None:
-        """What has come is answered so many times; the answers say whose they are."""
+        """What has come is answered so many times; the answers say whose they are. Nothing goes to a port
+        that two clients had one after the other: a late answer would find the wrong one, as ever in UDP.
+        """
+        for data, peer in list(self._come()):
+            for _ in range(times if len(self.whose[peer]) < 2 else 0):
+                with contextlib.suppress(BlockingIOError):
+                    self.sock.sendto(data[:1] * size, peer)
+
+    def _come(self) -> Iterator[tuple[bytes, tuple[str, int]]]:
         while self.there:
             try:
                 data, peer = self.sock.recvfrom(LARGEST)
             except BlockingIOError:
                 return
             assert data == data[:1] * len(data), "a datagram came in pieces of others"
-            for _ in range(times):
-                with contextlib.suppress(BlockingIOError):
-                    self.sock.sendto(data[:1] * size if data else b"", peer)
+            self.whose.setdefault(peer, set()).update([data[:1]] if data else [])
+            yield data, peer
 
 
 class World:
@@ -111,18 +127,18 @@ class World:
         # A turn lasts as long as something watched is not readable: here it is always.
         self.wake = os.eventfd(1)
         self.engine.watch(self.wake)
-        sock = bound_datagrams("127.0.0.1", 0)
-        self.port = sock.getsockname()[1]
+        self.keeper = keeper()
+        self.port = self.keeper.getsockname()[1]
         self.version = 0
         self.gone = False
         self.pauses = 0
         self.load(0, 0)
-        self.engine.listen(0, sock.detach())
+        self.engine.listen(0, bound_datagrams("127.0.0.1", self.port).detach())
         self.clients = [self._client(n) for n in range(CLIENTS)]
 
     @staticmethod
     def _client(number: int) -> socket.socket:
-        sock = bound_datagrams(f"127.0.0.{1 + number % 3}", 0)
+        sock = bound_datagrams(f"127.0.0.{1 + number}", 0)
         sock.setblocking(False)
         return sock
 
@@ -157,7 +173,11 @@ class World:
     def obey(self, what: int, who: int, number: int) -> None:
         kind = what & 15
         if kind < 6:
-            self.send(who % CLIENTS, number % (LARGEST + 1) if kind == 0 else number % 1500, 1 + (kind & 1) * (who >> 4))
+            self.send(
+                who % CLIENTS,
+                number % (LARGEST + 1) if kind == 0 else number % 1500,
+                1 + (kind & 1) * (who >> 4),
+            )
         elif kind < 9:
             self.fars[who & 1].answer(number % (LARGEST + 1) if kind == 6 else number % 100, who >> 1 & 3)
         elif kind == 9:
@@ -214,7 +234,10 @@ class World:
         return seen["datagrams_in"], seen["datagrams_out"], seen["datagrams_dropped"]
 
     def close(self) -> None:
-        for sock in (*self.clients, *(far.sock for far in self.fars)):
+        for far in self.fars:
+            far.sock.close()
+            far.keeper.close()
+        for sock in (*self.clients, self.keeper):
             sock.close()
         with contextlib.suppress(AssertionError):
             self.engine.close()

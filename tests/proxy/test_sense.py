@@ -144,3 +144,119 @@ def test_a_protocol_to_upgrade_to_is_a_name_and_not_http_2(name):
     ((where, what),) = problems(LISTENERS + SERVICE + ROUTE + WEB + f'upgrade = ["{name}"]\n')
     assert where == "[[routes]] 2 upgrade"
     assert "websocket" in what
+
+
+# ---- datagrams ---------------------------------------------------------------------------------------------
+
+UDP = """
+[listeners.feed]
+bind = "127.0.0.1:5300"
+protocol = "udp"
+LISTENER
+[services.quotes]
+endpoints = ["10.0.0.1:5300"]
+SERVICE
+[[routes]]
+listener = "feed"
+service = "quotes"
+ROUTE
+"""
+
+
+def datagrams(**lines):
+    text = UDP
+    for place in ("listener", "service", "route"):
+        text = text.replace(place.upper(), lines.get(place, ""))
+    return text
+
+
+def test_a_udp_listener_says_how_it_takes_datagrams_and_how_many_sessions_it_has():
+    parse(
+        datagrams(
+            listener="udp = { sessions = true, responses = 1 }\nlimits = { connections = 10 }",
+            service='timeouts = { session = "5s", tunnel_drain = "1s" }\nsticky = { source = true }',
+            route='name = "quotes"\nlog = { sample = 0.5 }',
+        ),
+        "t.toml",
+    )
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "where", "what"),
+    [
+        ("listener", "backlog = 10", "[listeners.feed] backlog", "means nothing to a UDP listener"),
+        (
+            "listener",
+            'trusted = ["10.0.0.0/8"]',
+            "[listeners.feed] trusted",
+            "means nothing to a UDP listener",
+        ),
+        ("listener", 'forwarded = ["forwarded"]', "[listeners.feed] forwarded", "means nothing to a UDP"),
+        (
+            "listener",
+            'timeouts = { header = "1s" }',
+            "[listeners.feed] timeouts.header",
+            "means nothing to a UDP",
+        ),
+        ("listener", 'limits = { line = "1kB" }', "[listeners.feed] limits.line", "means nothing to a UDP"),
+        ("listener", "limits = { connections = -1 }", "[listeners.feed] limits.connections", ""),
+        ("listener", "udp = { responses = -1 }", "[listeners.feed] udp.responses", ""),
+        ("listener", 'udp = { sessions = "no" }', "[listeners.feed] udp.sessions", ""),
+        ("listener", "udp = { session = true }", "[listeners.feed] udp.session", "sessions"),
+        ("service", 'host = "endpoint"', "[services.quotes] host", "none comes to this service"),
+        ("service", 'sticky = { cookie = "c" }', "[services.quotes] sticky.cookie", "source = true"),
+        ("service", 'proxy_protocol = "v2"', "[services.quotes] proxy_protocol", "UDP has none"),
+        ("service", 'timeouts = { session = "soon" }', "[services.quotes] timeouts.session", "soon"),
+        ("route", 'path = "/x"', "[[routes]] 1 path", "routes take listener, log, name, service"),
+        ("route", 'host = "a.b"', "[[routes]] 1 host", "routes take listener, log, name, service"),
+        ("route", 'methods = ["GET"]', "[[routes]] 1 methods", "speaks no HTTP"),
+    ],
+)
+def test_what_means_nothing_to_datagrams_is_refused_where_it_stands(place, line, where, what):
+    found = dict(problems(datagrams(**{place: line})))
+    assert what in found[where]
+    assert all(where.startswith(other) for other in found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where", "what"),
+    [
+        ('"127.0.0.1:5300"', '"unix:/run/feed"', "[listeners.feed] bind", "UDP needs an address"),
+        ('"10.0.0.1:5300"', '"unix:/run/x"', "[services.quotes] endpoints[1]", "datagrams go to host:port"),
+        ('"10.0.0.1:5300"', '"https://10.0.0.1:5300"', "[services.quotes]", "cannot be put into TLS"),
+        ('protocol = "udp"', 'protocol = "dup"', "[listeners.feed] protocol", "udp"),
+        ('listener = "feed"', "", "[[routes]] 1 listener", "say feed"),
+    ],
+)
+def test_datagrams_that_could_not_go_where_they_are_sent_are_refused(old, new, where, what):
+    found = dict(problems(datagrams().replace(old, new)))
+    assert what in found[where]
+
+
+def test_a_service_takes_datagrams_or_connections():
+    text = datagrams() + LISTENERS + '[[routes]]\nlistener = "fix"\nservice = "quotes"\n' + WEB + SERVICE
+    assert (
+        "[services.quotes]",
+        "takes datagrams and connections; give each kind a service of its own",
+    ) in problems(text)
+
+
+def test_what_only_datagrams_have_is_refused_elsewhere():
+    for name in ("web", "fix"):
+        text = LISTENERS.replace(f"[listeners.{name}]", f"[listeners.{name}]\nudp = {{ responses = 1 }}")
+        ((where, _),) = problems(text + SERVICE + ROUTE + WEB)
+        assert where == f"[listeners.{name}] udp"
+
+
+def test_tcp_and_udp_may_have_the_same_address_and_two_of_a_kind_may_not():
+    other = """
+    [listeners.other]
+    bind = "127.0.0.1:5300"
+    protocol = "{}"
+    [[routes]]
+    listener = "other"
+    service = "{}"
+    """
+    parse(datagrams() + other.format("tcp", "gate") + SERVICE, "t.toml")
+    found = dict(problems(datagrams() + other.format("udp", "quotes")))
+    assert "[listeners.other] bind" in found
