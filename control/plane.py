@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import socket
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from turnout.control.events.events import Events
+from turnout.control.registry.dns import DnsSource
+from turnout.control.registry.history import Configurations
 from turnout.control.registry.keeper import Keeper
 from turnout.control.registry.registry import Registry
 from turnout.control.server import ControlServer
@@ -16,6 +21,8 @@ from turnout.proxy.model import Config
 
 if TYPE_CHECKING:
     from turnout.proxy.supervisor import Supervisor
+
+log = logging.getLogger("turnout.control")
 
 
 class Plane:
@@ -31,12 +38,16 @@ class Plane:
     prober: Any = None
     gate: Any = None
     audit: Any = None
-    history: Any = None
+    dns: DnsSource
+    history: Configurations
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self._running: list[Any] = []
         """Parts to close, in the order of their opening."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._file: Config | None = None
+        self._started = False
 
     async def prepare(self, file: Config) -> None:
         url = store_url(file.control.state, self.supervisor.directory)
@@ -46,6 +57,9 @@ class Plane:
             await self.events.open()
             self.registry = self._opened(Registry(self.supervisor, self.store, self.events))
             await self.registry.open()
+            self.dns = self._opened(DnsSource(self.registry, self.store, self.events))
+            await self.dns.open(file)
+            self.history = self._opened(Configurations(self.supervisor, self.store, self.events))
         except StoreError as error:
             raise StartError([f"[control] state: {error}"]) from None
 
@@ -65,10 +79,38 @@ class Plane:
         except StoreError as error:
             raise StartError([f"[control] state: {error}"]) from None
         await self.events.start()
+        self._started = True
+        await self.history.start()
+        await self._follow(self.supervisor.file_config)
         await self._opened(Keeper(self.registry)).start()
         await self._opened(ControlServer(self.supervisor, self.registry)).start(sock, local)
 
+    def in_force(self, _config: Config) -> None:
+        """What follows the file learns of another one."""
+        file = self.supervisor.file_config
+        if file is not self._file:
+            self._file = file
+            if self._started:
+                self._background(self._follow(file))
+
+    async def _follow(self, file: Config) -> None:
+        await self.history.noticed()
+        await self.dns.follow(file)
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        async def logged() -> None:
+            try:
+                await work
+            except Exception:
+                log.exception("unexpected failure")
+
+        task = asyncio.create_task(logged())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def close(self) -> None:
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         while self._running:
             await self._running.pop().close()
 

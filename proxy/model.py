@@ -255,6 +255,7 @@ class Control(Table):
     tls: ControlTls | None = None
     clients: dict[str, ControlClient] = {}
     state: str = "sqlite"
+    watch: Bool = True
 
     @field_validator("listen")
     @classmethod
@@ -644,11 +645,42 @@ class ServiceLimits(Table):
     requests: Count = 0
 
 
+def check_name_server(value: str) -> str:
+    """An IP address with or without a port; with one."""
+    host, port = value, "53"
+    if match := re.fullmatch(r"(?:\[(.+)\]|([\d.]+)):(\d{1,5})", value):
+        host, port = match[1] or match[2], match[3]
+    try:
+        number = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(
+            f'"{value}" is no address of a name server; write one like "10.0.0.2" or "10.0.0.2:5353"'
+        ) from None
+    text = f"[{number}]:{port}" if number.version == 6 else f"{number}:{port}"
+    return check_address(text, what="the address of a name server", any_host=False)
+
+
 class Discover(Table):
-    """Where endpoints are found: the addresses of a name, or SRV records."""
+    """Where endpoints are found: the addresses of a name, or SRV records. `server` is who is asked; None: who
+    this machine asks.
+    """
 
     dns: str | None = None
     srv: str | None = None
+    server: str | None = None
+    version: str = "v1"
+
+    @field_validator("version")
+    @classmethod
+    def _version(cls, value: str) -> str:
+        return check_name(value, "a version")
+
+    @field_validator("server")
+    @classmethod
+    def _server(cls, value: str | None) -> str | None:
+        if value is None:
+            return value
+        return check_name_server(value)
 
     @field_validator("dns")
     @classmethod

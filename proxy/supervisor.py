@@ -69,6 +69,9 @@ class Control(Protocol):
     def admin_of(self, service: str, address: str) -> Admin:
         """As health_of."""
 
+    def in_force(self, config: Config) -> None:
+        """A snapshot of this configuration is in force, the first one too. Waits for nothing."""
+
     async def start(self, sock: socket.socket, local: socket.socket | None = None) -> None:
         """Workers serve: take over from a former process, then serve on `[control] listen`, and on the unix
         socket beside it.
@@ -347,15 +350,15 @@ class Supervisor:
 
     # ---- configuration -----------------------------------------------------------------------------------
 
-    async def reload(self) -> int:
-        """Read the file again. Returns the version of the new snapshot once every worker has it. Raises
-        ConfigError, and changes nothing then.
+    async def reload(self, file: Config | None = None) -> int:
+        """Read the file again, or put in force what is going to be in it. Returns the version of the new
+        snapshot once every worker has it. Raises ConfigError, and changes nothing then.
         """
         async with self._changing:
             try:
                 if self.state != "serving":
                     raise self._problem("", f"the proxy is {self.state}")
-                version = await self._reload_announced()
+                version = await self._reload_announced(file)
             except ConfigError as error:
                 for problem in error.problems:
                     log.error("reload refused, nothing has changed: %s", problem)  # noqa: TRY400
@@ -363,18 +366,21 @@ class Supervisor:
             log.info("reloaded", extra={"fields": {"snapshot": version}})
             return version
 
-    async def _reload_announced(self) -> int:
+    async def _reload_announced(self, file: Config | None) -> int:
         self._notifier.reloading()
         try:
-            return await self._reload()
+            return await self._reload(await asyncio.to_thread(load, self.file) if file is None else file)
         finally:
             self._notifier.ready(f"serving, snapshot {self.version}")
 
-    async def _reload(self) -> int:
-        file = await asyncio.to_thread(load, self.file)
+    def check(self, file: Config) -> None:
+        """Raises ConfigError for what no reload can change."""
         problems = fixed_problems(self.file_config, file, self.scoreboard.workers, str(self.file))
         if problems:
             raise ConfigError(problems)
+
+    async def _reload(self, file: Config) -> int:
+        self.check(file)
         await asyncio.to_thread(self._names.look_up, file, self._merged(file))
         return await self._apply(file, names=True, files=True)
 
@@ -476,6 +482,8 @@ class Supervisor:
     def _in_force(self, version: int, config: Config, opening: Opening) -> None:
         self.version, self.config, self._keys = version, config, opening.keys
         self.scoreboard.set_snapshot(version)
+        if self._control is not None:
+            self._control.in_force(config)
 
     def _orders(self, snapshot: Frozen, moving: dict[str, str] | None = None) -> Orders:
         keys = [*self._keys.items(), *(moving or {}).items()]

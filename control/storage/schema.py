@@ -74,6 +74,30 @@ splits = Table(
 )
 """Set at run time."""
 
+discovered = Table(
+    "discovered",
+    metadata,
+    Column("service", String(160), primary_key=True),
+    Column("question", Text, nullable=False),  # as asked; another one makes the row void
+    Column("found", Text, nullable=False),  # JSON: [address, weight, priority] of each endpoint
+    Column("time", Float, nullable=False),  # when the DNS last said so
+)
+"""The last good answers of the DNS."""
+
+configurations = Table(
+    "configurations",
+    metadata,
+    Column(
+        "version", Revision, primary_key=True, autoincrement=False
+    ),  # the revision at which it took effect
+    Column("time", Float, nullable=False),
+    Column("by", String(255), nullable=False),
+    Column("note", Text, nullable=False),
+    Column("digest", String(16), nullable=False),  # of the text
+    Column("text", Text, nullable=False),
+)
+"""Texts of the configuration file that were in force."""
+
 # ---- events ----------------------------------------------------------------------------------------------
 
 events = Table(

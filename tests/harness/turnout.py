@@ -48,7 +48,7 @@ def config(
     workers: int = 2,
     grace: str = "5s",
     control: int = 0,
-    access: str = 'auth = "none"\nsocket = "off"',
+    access: str = 'auth = "none"\nsocket = "off"\nwatch = false',
     more: str = "",
 ) -> str:
     return f"""

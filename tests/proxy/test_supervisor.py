@@ -50,6 +50,9 @@ class Control:
     def admin_of(self, service: str, address: str) -> str:
         return "ready"
 
+    def in_force(self, config):
+        pass
+
     async def start(self, sock: socket.socket, local: socket.socket | None = None) -> None:
         self.address = sock.getsockname()
         self.local = local and local.getsockname()
