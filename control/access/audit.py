@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, delete, insert, select
+from sqlalchemy import Row, Select, desc, insert, select, union_all, update
 
 from turnout.control.access import anchor
 from turnout.control.access.anchor import Head
@@ -33,6 +33,15 @@ log = logging.getLogger("turnout.audit")
 
 START = "0" * 64
 """What stands for the hash before the first entry."""
+LAST = (
+    union_all(
+        select(select(table.c.n, table.c.hash).order_by(table.c.n.desc()).limit(1).subquery()),
+        select(audit_head.c.n, audit_head.c.hash),
+    )
+    .order_by(desc("n"))
+    .limit(1)
+)
+"""What the next entry follows: the last one, also when it is gone."""
 PAGE = 1000
 ANCHOR_S = 0.2
 """The file follows the database by so much at most: one write of it for many entries."""
@@ -98,7 +107,7 @@ class Audit:
         """Compare the end of the log with what is known of it. What is found wrong becomes an entry; numbers
         of entries that are gone are not used again.
         """
-        noted, last, wrong = self._in_file(), await self._last(), None
+        noted, last, wrong = self._in_file(), head_of(next(iter(await self._store.read(LAST)), None)), None
         if isinstance(noted, str):
             wrong = noted
         elif noted is None:
@@ -212,15 +221,16 @@ class Audit:
         self._writing = None
 
     async def _append(self, change: Change, rows: list[dict[str, Any]]) -> Head:
-        last = await self._last()
+        last = head_of((await change.execute(LAST)).first())
         n, before = max(last.n, self._floor), last.hash
         for row in rows:
             n += 1
             row["n"] = n
             before = row["hash"] = chained(before, row)
         await change.execute(insert(table).values(rows))
-        await change.execute(delete(audit_head))
-        await change.execute(insert(audit_head).values(id=1, n=n, hash=before))
+        noted = await change.execute(update(audit_head).values(n=n, hash=before))
+        if noted.rowcount == 0:
+            await change.execute(insert(audit_head).values(id=1, n=n, hash=before))
         return Head(n, before)
 
     async def _write_anchor(self) -> None:
@@ -248,13 +258,6 @@ class Audit:
         rows = await self._store.read(select(audit_head))
         return Head(rows[0].n, rows[0].hash) if rows else None
 
-    async def _last(self) -> Head:
-        """What the next entry follows: the last one, also when it is gone."""
-        rows = await self._store.read(select(table.c.n, table.c.hash).order_by(table.c.n.desc()).limit(1))
-        last = Head(rows[0].n, rows[0].hash) if rows else Head(0, START)
-        counted = await self._counted()
-        return counted if counted is not None and counted.n > last.n else last
-
     async def _read(self, query: Select[Any]) -> list[AuditEntry]:
         return [AuditEntry(**row._mapping) for row in await self._store.read(query)]
 
@@ -267,6 +270,10 @@ class Audit:
 
 
 # ---- the chain -------------------------------------------------------------------------------------------
+
+
+def head_of(row: Row[Any] | None) -> Head:
+    return Head(0, START) if row is None else Head(row.n, row.hash)
 
 
 def chained(before: str, content: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from turnout.control.access.canonical import MAX
 from turnout.control.access.roles import Role
 from turnout.control.storage.schema import audit as table
 from turnout.control.storage.schema import audit_head
+from turnout.control.storage.store import Store
 
 ANN = Actor("token", "ann", Role.DEPLOYER, ("*",), "10.0.0.9")
 ENTRIES = 7
@@ -255,5 +256,23 @@ def test_a_failure_to_write_is_the_callers_and_the_next_entry_is_written(with_au
 
         assert await audit.record(ANN, "x", "kept") == ENTRIES + 1
         assert (await audit.verify()).ok
+
+    with_audit(work)
+
+
+def test_a_program_and_the_one_that_replaces_it_write_one_log(with_audit, tmp_path, store_url):
+    async def work(audit, _store):
+        other_store = await Store.open(store_url)
+        await other_store.claim()
+        other = Audit(other_store, tmp_path)
+        await other.open()
+        for _ in range(5):
+            await asyncio.gather(audit.record(ANN, "proxy.upgrade", "old"), other.record(ANN, "x", "new"))
+        await audit.close()
+        await other.close()
+        await other_store.close()
+
+        verdict = await audit.verify()
+        assert (verdict.ok, verdict.entries) == (True, ENTRIES + 10)
 
     with_audit(work)
