@@ -142,9 +142,9 @@ def test_nobody_at_the_api_exits_4_in_one_line(turnout):
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:9900", "https://a", "http://", "http://a:x", "unix:a", "http://a/b", ""]
+    "url", ["127.0.0.1:9900", "ftp://a", "http://", "http://a:x", "unix:a", "http://a/b", ""]
 )
 def test_an_address_that_is_none_is_a_usage_error(turnout, url):
     code, _, err = turnout("status", "--api", url)
 
-    assert (code, 'write "http://host:port" or "unix:/path"' in err) == (2, True)
+    assert (code, 'write "http://host:port", "https://host:port" or "unix:/path"' in err) == (2, True)

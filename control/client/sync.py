@@ -1,0 +1,290 @@
+"""The client for programs without an event loop, over http.client."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from turnout.control.client import calls, lease, stream
+from turnout.control.client.calls import Call
+from turnout.control.client.errors import ClientError, NobodyAnswersError, NotFoundError
+from turnout.control.client.lease import Keeping, Spec
+from turnout.control.client.place import Place, Tls, nobody, whereabouts
+from turnout.control.client.shapes import Admin, Event
+
+T = TypeVar("T")
+TIMEOUT_S = 30.0
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def connection(to: Place, timeout: float) -> http.client.HTTPConnection:
+    """Connects when it is used."""
+    if to.path is not None:
+        return UnixConnection(to.path, timeout)
+    if to.scheme == "https":
+        return http.client.HTTPSConnection(to.host, to.port, timeout=timeout, context=to.context)
+    return http.client.HTTPConnection(to.host, to.port, timeout=timeout)
+
+
+class Client:
+    """The API at `url`: "http://host:port", "https://host:port" or "unix:/path"; without it that of
+    TURNOUT_API in the environment, else the unix socket of the one proxy that runs here. `token`: a bearer
+    token; without it that of TURNOUT_TOKEN. `timeout`: seconds for each call.
+
+    Calls raise NobodyAnswersError, and RefusedError with the problem that the API describes. A change is in
+    force at every worker when a call returns. A client may be shared by threads.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        token: str | None = None,
+        tls: Tls | None = None,
+        timeout: float = TIMEOUT_S,
+    ) -> None:
+        """Raises BadUrlError, and discover.SeveralError when several proxies run here."""
+        self.place = whereabouts(url, token, tls)
+        self.timeout = timeout
+
+    @property
+    def url(self) -> str:
+        return self.place.url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing stays open between calls; for symmetry with AsyncClient."""
+
+    def _do(self, call: Call[T]) -> T:
+        to = connection(self.place, max(self.timeout, call.patience))
+        try:
+            to.request(call.method, call.target, call.content, call.all_headers | self.place.authorization)
+            answer = to.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise nobody(self.place, error) from None
+        finally:
+            to.close()
+        return call.result(self.url, answer.status, content, answer.headers.get("Retry-After"))
+
+    # ---- the process -------------------------------------------------------------------------------------
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Any route of the API: the JSON of its answer."""
+        return self._do(calls.any_call(method, path, body))
+
+    def status(self) -> Any:
+        """Workers, listeners, services and endpoints, with what they did lately."""
+        return self._do(calls.status())
+
+    def reload(self) -> int:
+        """Read the configuration file again; the version of the snapshot that is now in force."""
+        return self._do(calls.reload())
+
+    def stop(self, *, now: bool = False) -> None:
+        """Drain, then end; `now`: end at once."""
+        self._do(calls.stop(now))
+
+    def upgrade(self) -> int:
+        """Put the program that is installed now in the place of the running one; its pid."""
+        return self._do(calls.upgrade())
+
+    # ---- services and endpoints --------------------------------------------------------------------------
+
+    def split(self, service: str, shares: Mapping[str, float] | None = None) -> dict[str, float]:
+        """Give versions shares of new sessions, if said; the shares as they are now, 0 to 1."""
+        if shares is None:
+            return calls.shares_of(self.status(), service)
+        return self._do(calls.set_split(service, shares))
+
+    def weight(self, service: str, address: str, weight: int) -> Any:
+        """Give an endpoint another weight, 0 to 65535; the endpoint after the change."""
+        return self._do(calls.set_weight(service, address, weight))
+
+    def admin(
+        self,
+        service: str,
+        address: str,
+        admin: Admin,
+        *,
+        reason: str | None = None,
+        until: float | None = None,
+    ) -> Any:
+        """Set an endpoint to "ready", "drain" (no new sessions) or "maint" (no request); the endpoint after
+        the change. `until`: when it is ready again by itself.
+        """
+        return self._do(calls.set_admin(service, address, admin, reason, until))
+
+    def endpoint(self, service: str, address: str, change: Mapping[str, Any]) -> Any:
+        return self._do(calls.change(service, address, change))
+
+    def register(
+        self,
+        service: str,
+        address: str,
+        *,
+        ttl: float | None = None,
+        weight: int | None = None,
+        version: str | None = None,
+        priority: int | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Add an endpoint, or say it anew. With `ttl` it is taken out when it is not renewed for so many
+        seconds; without, it stays until it is deregistered.
+        """
+        settings = lease.settings(weight, version, priority, tags, metadata)
+        return self._do(calls.register(service, lease.body(address, ttl, settings)))
+
+    def renew(self, service: str, address: str) -> Any:
+        """Put off the end of a lease by its ttl. NotFoundError when it has run out: register again."""
+        return self._do(calls.renew(service, address))
+
+    def deregister(self, service: str, address: str, *, if_revision: int | None = None) -> Any:
+        """Take an endpoint out; what is under way there ends."""
+        return self._do(calls.deregister(service, address, if_revision))
+
+    def registered(
+        self,
+        service: str,
+        address: str,
+        *,
+        ttl: float = lease.TTL_S,
+        drain: float = 0,
+        weight: int | None = None,
+        version: str | None = None,
+        priority: int | None = None,
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+    ) -> Registration:
+        """A context in which an endpoint is registered: its lease is renewed in the background, taken anew
+        when it was lost, and given up at the end. `drain`: seconds that requests under way there have to end
+        before that, while no new ones come.
+        """
+        settings = lease.settings(weight, version, priority, tags, metadata)
+        return Registration(self, Spec(service, address, ttl, settings), drain)
+
+    # ---- events ------------------------------------------------------------------------------------------
+
+    def events(self, since: int | None = None) -> Iterator[Event]:
+        """What happens, as it happens, without end; `since`: from the one after that revision. A connection
+        that breaks is made again, and no event is lost. Raises NobodyAnswersError when there is no first
+        connection, GoneError when what comes next is not kept any more.
+        """
+        parser = stream.Parser(None if since is None else str(since))
+        failures = 0
+        while True:
+            try:
+                for event in self._stream(parser):
+                    failures = 0
+                    yield event
+            except NobodyAnswersError:
+                if parser.last_id is None:
+                    raise
+            parser.broken()
+            failures += 1
+            time.sleep(stream.pause(failures))
+
+    def _stream(self, parser: stream.Parser) -> Iterator[Event]:
+        call = calls.events(parser.headers)
+        to = connection(self.place, max(self.timeout, stream.SILENCE_S))
+        try:
+            to.request(call.method, call.target, None, call.all_headers | self.place.authorization)
+            answer = to.getresponse()
+            if answer.status != 200:
+                call.result(self.url, answer.status, answer.read(), answer.headers.get("Retry-After"))
+            for line in answer:
+                event = parser.feed(line.decode().rstrip("\r\n"))
+                if event is not None:
+                    yield event
+        except (OSError, http.client.HTTPException) as error:
+            raise nobody(self.place, error) from None
+        finally:
+            to.close()
+
+
+class Registration:
+    """What Client.registered returns."""
+
+    def __init__(self, client: Client, spec: Spec, drain: float) -> None:
+        self._client = client
+        self._keeping = Keeping(spec)
+        self._drain = drain
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"lease of {spec}", daemon=True)
+
+    @property
+    def error(self) -> ClientError | None:
+        """Why the lease could not be renewed the last time; None while all is well."""
+        return self._keeping.error
+
+    def __enter__(self) -> Self:
+        spec = self._keeping.spec
+        self._client._do(calls.register(spec.service, spec.body))
+        self._thread.start()
+        return self
+
+    def _keep(self) -> None:
+        at_once = False
+        while not self._ended.wait(0 if at_once else self._keeping.wait):
+            try:
+                self._client._do(self._keeping.call)
+            except ClientError as error:
+                at_once = self._keeping.failed(error)
+            else:
+                at_once = False
+                self._keeping.went_well()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._let_go()
+        except NotFoundError:
+            pass
+        except ClientError as problem:
+            lease.log.warning(
+                "%s is not deregistered, its lease will run out: %s", self._keeping.spec, problem
+            )
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """No renewal is under way after this: it might register what is deregistered."""
+        self._ended.set()
+        self._thread.join()
+
+    def _let_go(self) -> None:
+        spec = self._keeping.spec
+        if self._drain:
+            self._client.admin(spec.service, spec.address, "maint", reason=lease.LEAVING)
+            deadline = time.monotonic() + self._drain
+            while time.monotonic() < deadline and self._is_busy():
+                time.sleep(lease.DRAIN_POLL_S)
+        self._end()
+        self._client.deregister(spec.service, spec.address)
+
+    def _is_busy(self) -> bool:
+        return lease.is_busy(self._client.status(), self._keeping.spec)
