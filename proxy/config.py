@@ -18,11 +18,7 @@ from turnout.proxy.paths import canonical_path
 from turnout.proxy.sense import Location, without_http
 from turnout.proxy.units import format_size
 
-NOT_YET = {
-    (
-        "services",
-        "health",
-    ): "active health checks are not available yet; the breaker and retries act on what requests meet",
+NOT_YET: dict[tuple[str, ...], str] = {
     ("listeners", "protocol", "tcp"): "TCP listeners are not available yet",
 }
 """Keys (and values) whose part does not exist yet: said plainly instead of as a typing error."""

@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from turnout.proxy import checks
 from turnout.proxy.paths import canonical_path
 from turnout.proxy.units import format_duration, format_size, parse_duration, parse_size
 
@@ -701,6 +702,204 @@ class Discover(Table):
         return self
 
 
+CheckType = Literal["http", "https", "tcp", "udp", "grpc", "websocket", "ttl", "exec"]
+FAST, SLOW, SLOW_MAX, PROBE_TIMEOUT = 500, 5_000, 30_000, 1_000
+"""Of health checks that do not say otherwise, milliseconds."""
+
+
+class HealthTls(Table):
+    """How a check speaks TLS; without it as requests do."""
+
+    verify: Bool = True
+    ca: str | None = None
+    name: str | None = None
+    warn: Duration = "14d"  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.name is not None and not re.fullmatch(r"[A-Za-z0-9._:-]{1,253}", self.name):
+            raise ValueError(f'"{self.name}" is not a host name or address')
+        if self.ca is not None and not self.verify:
+            raise ValueError("ca says whom to trust, verify = false trusts everybody; leave one out")
+        return self
+
+
+class Health(Table):
+    """How endpoints are checked. `check` says which kind of check it comes to."""
+
+    type: CheckType | None = None
+    path: str | None = None
+    method: Literal["GET", "HEAD", "OPTIONS", "POST"] = "GET"
+    headers: dict[str, str] = {}
+    host: str | None = None
+    status: tuple[str, ...] = ("200-299",)
+    degraded: tuple[str, ...] = ("429",)
+    body: str | None = Field(default=None, min_length=1, max_length=1024)
+    pattern: str | None = Field(default=None, min_length=1, max_length=256)
+    values: dict[str, str | Bool | Int | Number] = {}
+    identity: str | None = None
+    port: Int | None = Field(default=None, ge=1, le=65535)
+    tls: HealthTls | None = None
+    send: str | None = Field(default=None, min_length=1, max_length=4096)
+    expect: str | None = Field(default=None, min_length=1, max_length=1024)
+    grpc: str | None = None
+    ttl: Timeout | None = None
+    exec: tuple[str, ...] | None = Field(default=None, min_length=1)
+    interval: Timeout = "2s"  # type: ignore[assignment]
+    timeout: Timeout | None = None
+    rise: Int = Field(default=2, ge=1, le=255)
+    fall: Int = Field(default=3, ge=1, le=255)
+    jitter: Number = Field(default=0.1, ge=0, le=0.5)
+    fast: Timeout | None = None
+    slow: Timeout | None = None
+    slow_max: Timeout | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"/[\x21-\x22\x24-\x7e]*", value):
+            raise ValueError('a path starts with "/" and has neither "#" nor blanks')
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _headers(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not TOKEN.fullmatch(name):
+                raise ValueError(f'"{name}" is not a header name')
+            if name.lower() in {"host", "connection", "content-length", "transfer-encoding", "upgrade"}:
+                raise ValueError(
+                    f'"{name}" is written by the check itself'
+                    + ('; say host = "NAME"' if name.lower() == "host" else "")
+                )
+            check_text(text, f'the value of "{name}"')
+        return value
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9._:\[\]-]{1,255}", value):
+            raise ValueError(f'"{value}" is not what a Host field says; write "name" or "name:port"')
+        return value
+
+    @field_validator("status", "degraded")
+    @classmethod
+    def _statuses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        checks.parse_statuses(value)
+        return value
+
+    @field_validator("pattern")
+    @classmethod
+    def _pattern(cls, value: str | None) -> str | None:
+        return value if value is None else checks.check_pattern(value)
+
+    @field_validator("values")
+    @classmethod
+    def _pointers(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for pointer in value:
+            checks.check_pointer(pointer)
+        return value
+
+    @field_validator("identity")
+    @classmethod
+    def _identity(cls, value: str | None) -> str | None:
+        if value is not None and not TOKEN.fullmatch(value):
+            raise ValueError(f'"{value}" is not a header name')
+        return value
+
+    @field_validator("send", "expect")
+    @classmethod
+    def _bytes(cls, value: str | None) -> str | None:
+        if value is not None and not checks.parse_bytes(value):
+            raise ValueError("has no bytes in it")
+        return value
+
+    @field_validator("grpc")
+    @classmethod
+    def _grpc_service(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]{0,255}", value):
+            raise ValueError(
+                'grpc is the name of a gRPC service like "orders.v1.Orders", or "" for the server'
+            )
+        return value
+
+    @field_validator("interval", "timeout", "ttl", "fast", "slow", "slow_max")
+    @classmethod
+    def _at_a_time(cls, value: int | None) -> int | None:
+        if value is not None and not 10 <= value <= 86_400_000:
+            raise ValueError("times of a health check are from 10ms to 1d")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        kind = self.type or checks.implied(self.given)
+        wrong = self.misfit("https" if kind == "http" and self.type is None else kind) if kind else None
+        if wrong is not None:
+            raise ValueError(wrong)
+        self._check_times()
+        return self
+
+    @property
+    def given(self) -> set[str]:
+        """Keys that say something."""
+        fields = type(self).model_fields
+        return {key for key in fields if key != "type" and getattr(self, key) != fields[key].get_default()}
+
+    def misfit(self, kind: str) -> str | None:
+        """Why this cannot be a check of that kind; None when it can."""
+        for key in sorted(self.given - checks.KEYS[kind]):
+            return f"{key} means nothing to a check of type {kind}"
+        needed = {"exec": self.exec, "ttl": self.ttl, "udp": self.send}
+        return f"a check of type {kind} needs {checks.NEEDS[kind]}" if needed.get(kind, "") is None else None
+
+    def _check_times(self) -> None:
+        said = {key: getattr(self, key) for key in ("interval", "timeout", "fast", "slow", "slow_max")}
+        for low, high in (
+            ("timeout", "interval"),
+            ("fast", "interval"),
+            ("interval", "slow"),
+            ("slow", "slow_max"),
+        ):
+            if said[low] is not None and said[high] is not None and said[low] > said[high]:
+                raise ValueError(f"{low} must not be longer than {high}")
+
+    @property
+    def timeout_ms(self) -> int:
+        return self.timeout or min(PROBE_TIMEOUT, self.interval)
+
+    @property
+    def fast_ms(self) -> int:
+        return self.fast or min(FAST, self.interval)
+
+    @property
+    def slow_ms(self) -> int:
+        return self.slow or max(SLOW if self.slow_max is None else min(SLOW, self.slow_max), self.interval)
+
+    @property
+    def slow_max_ms(self) -> int:
+        return self.slow_max or max(SLOW_MAX, self.slow_ms)
+
+    @property
+    def local_only(self) -> bool:
+        """Does it start programs of this machine? Then it may stand in the file only."""
+        return bool(self.exec)
+
+    def check(self, kind: str | None, *, over_tls: bool) -> CheckType:
+        """The kind of check for a service of this kind ("http", "tcp", ...; None: not said). A service that
+        names no path is connected to, and that is all.
+        """
+        if self.type is not None:
+            return self.type
+        said = checks.implied(self.given)
+        if said in {"exec", "ttl", "grpc"}:
+            return said  # type: ignore[return-value]
+        if kind in {"grpc", "websocket", "udp"}:
+            return kind  # type: ignore[return-value]
+        if said == "http":
+            return "https" if over_tls or self.tls is not None else "http"
+        return "tcp"
+
+
 class Service(Table):
     kind: Kind = "http"
     balance: Balance = "round_robin"
@@ -712,6 +911,7 @@ class Service(Table):
     slow_start: Duration | None = None
     panic: Number = Field(default=0.5, ge=0, le=1)
     breaker: Breaker = Breaker()
+    health: Health | None = None
     timeouts: ServiceTimeouts = ServiceTimeouts()
     retries: Retries = Retries()
     limits: ServiceLimits = ServiceLimits()
@@ -739,7 +939,16 @@ class Service(Table):
             if (why := self.refuses(endpoint)) is not None:
                 raise ValueError(why)
         self._check_split()
+        self._check_health()
         return self
+
+    def _check_health(self) -> None:
+        if self.health is None:
+            return
+        kind = self.health.check(self.kind, over_tls=self.tls is not None or self.kind == "https")
+        wrong = self.health.misfit("https" if kind == "http" and self.health.type is None else kind)
+        if wrong is not None:
+            raise ValueError(f"health of a service of kind {self.kind}: {wrong}")
 
     def refuses(self, endpoint: Endpoint) -> str | None:
         """Why an endpoint cannot be one of this service; None for one that can."""

@@ -40,6 +40,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[services.NAME] sticky": model.Sticky,
     "[services.NAME] hash": model.Hash,
     "[services.NAME] breaker": model.Breaker,
+    "[services.NAME] health": model.Health,
+    "[services.NAME] health.tls": model.HealthTls,
     "[services.NAME] timeouts": model.ServiceTimeouts,
     "[services.NAME] retries": model.Retries,
     "[services.NAME] limits": model.ServiceLimits,

@@ -95,9 +95,62 @@ def route(more: str) -> str:
             listener('tls = { cert = "a" }'),
             "3: [listeners.web] tls: cert and key go together",
         ),
+        # health checks
         (
-            service('health = { path = "/" }'),
-            "5: [services.app] health: active health checks are not available yet",
+            service('health = { path = "health" }'),
+            '5: [services.app] health.path: "health": a path starts with "/"',
+        ),
+        (
+            service('health = { interval = "2" }'),
+            '5: [services.app] health.interval: "2": a duration is a string with a unit',
+        ),
+        (
+            service('health = { interval = "1ms" }'),
+            '5: [services.app] health.interval: "1ms": times of a health check are from 10ms',
+        ),
+        (
+            service('health = { timeout = "3s" }'),
+            "5: [services.app] health: timeout must not be longer than interval",
+        ),
+        (
+            service('health = { status = ["20"] }'),
+            '5: [services.app] health.status: "20" is not a status like "204", a range like',
+        ),
+        (service('health = { status = ["299-200"] }'), '"299-200" is a range that ends before it begins'),
+        (
+            service('health = { path = "/", send = "x" }'),
+            "5: [services.app] health: send means nothing to a check of type http",
+        ),
+        (
+            service('health = { type = "tcp", path = "/" }'),
+            "health: path means nothing to a check of type tcp",
+        ),
+        (
+            service('health = { type = "http", tls = {} }'),
+            "health: tls means nothing to a check of type http",
+        ),
+        (
+            service('health = { type = "udp" }'),
+            "health: a check of type udp needs send, the datagram to be answered",
+        ),
+        (service('health = { type = "exec" }'), "health: a check of type exec needs exec = ["),
+        (service('health = { type = "ttl" }'), 'health: a check of type ttl needs ttl = "15s"'),
+        (service('health = { ttl = "5s", fall = 2 }'), "health: fall means nothing to a check of type ttl"),
+        (service('health = { type = "htp" }'), 'did you mean "http"?'),
+        (service('health = { pattern = "a(" }'), '"a(" is not a regular expression'),
+        (
+            service("health = { values = { status = 1 } }"),
+            '"status" is not a JSON pointer; write it like "/status"',
+        ),
+        (service('health = { send = "hex:0" }'), "has no bytes in it; write two hex digits for each"),
+        (
+            service('health = { headers = { Host = "a" } }'),
+            '"Host" is written by the check itself; say host = "NAME"',
+        ),
+        (service("health = { rise = 0 }"), "5: [services.app] health.rise: 0 must be at least 1"),
+        (
+            service('health = { path = "/", intervall = "2s" }'),
+            'health.intervall: unknown key; did you mean "interval"?',
         ),
         # addresses and names
         (

@@ -1,0 +1,1 @@
+"""Active health checks: one prober asks every endpoint, a judge decides, the scoreboard tells the workers."""
