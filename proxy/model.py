@@ -842,8 +842,9 @@ class Health(Table):
     @property
     def given(self) -> set[str]:
         """Keys that say something."""
-        fields = type(self).model_fields
-        return {key for key in fields if key != "type" and getattr(self, key) != fields[key].get_default()}
+        unsaid = {key: field.default for key, field in type(self).model_fields.items()}
+        unsaid |= {"type": self.type, "interval": parse_duration(unsaid["interval"])}
+        return {key for key, default in unsaid.items() if getattr(self, key) != default}
 
     def misfit(self, kind: str) -> str | None:
         """Why this cannot be a check of that kind; None when it can."""

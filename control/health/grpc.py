@@ -61,12 +61,14 @@ class GrpcCheck(Base):
         if kept is not None:
             try:
                 return await self._ask(kept)
-            except (ClosedError, OSError):
+            except (ClosedError, OSError, h2.exceptions.ProtocolError):
                 kept.close()  # closed while nobody looked: says nothing about the endpoint
         try:
             return await self._ask(await self._connect())
         except ClosedError:
             return failed("closed the connection before it answered")
+        except h2.exceptions.ProtocolError as error:
+            return failed(f"does not speak HTTP/2: {error}" if str(error) else "does not speak HTTP/2")
 
     async def _connect(self) -> Connection:
         context = self._contexts.of(self.target, "h2") if self.target.secure else None
@@ -77,9 +79,6 @@ class GrpcCheck(Base):
     async def _ask(self, connection: Connection) -> Outcome:
         try:
             answer = await connection.ask(self._headers(), self._request)
-        except h2.exceptions.ProtocolError as error:
-            connection.close()
-            return failed(f"does not speak HTTP/2: {error}" if str(error) else "does not speak HTTP/2")
         except BaseException:
             connection.close()
             raise
@@ -165,7 +164,8 @@ class Connection:
                     raise ClosedError
 
     def close(self) -> None:
-        self._writer.close()
+        """At once: an endpoint that does not answer would not take part in the end of TLS either."""
+        self._writer.transport.abort()
 
 
 def _of_answer(answer: Answer) -> Outcome:
