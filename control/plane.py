@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 from turnout.control.events.events import Events
 from turnout.control.registry.dns import DnsSource
 from turnout.control.registry.history import Configurations
+from turnout.control.health.board import SupervisorBoard
+from turnout.control.health.kinds import Checks
+from turnout.control.health.prober import Prober
+from turnout.control.health.remembered import HealthTable, Remembered
 from turnout.control.registry.keeper import Keeper
 from turnout.control.registry.registry import Registry
 from turnout.control.server import ControlServer
@@ -35,7 +39,7 @@ class Plane:
     store: Store
     events: Events
     registry: Registry
-    prober: Any = None
+    prober: Prober
     gate: Any = None
     audit: Any = None
     dns: DnsSource
@@ -43,6 +47,7 @@ class Plane:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
+        self._merged = supervisor.config
         self._running: list[Any] = []
         """Parts to close, in the order of their opening."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,15 +65,18 @@ class Plane:
             self.dns = self._opened(DnsSource(self.registry, self.store, self.events))
             await self.dns.open(file)
             self.history = self._opened(Configurations(self.supervisor, self.store, self.events))
+            self.prober = self._opened(self._make_prober())
+            await self.prober.open()
         except StoreError as error:
             raise StartError([f"[control] state: {error}"]) from None
 
     def merge(self, file: Config) -> Config:
-        return self.registry.merge(file)
+        self._merged = self.registry.merge(file)
+        return self._merged
 
     def health_of(self, service: str, address: str) -> Health:
-        health: Health = "up" if self.prober is None else self.prober.health_of(service, address)
-        return health
+        checked = self._merged.services[service].health is not None
+        return self.prober.health_of(service, address, checked=checked)
 
     def admin_of(self, service: str, address: str) -> Admin:
         return self.registry.admin_of(service, address)
@@ -82,11 +90,13 @@ class Plane:
         self._started = True
         await self.history.start()
         await self._follow(self.supervisor.file_config)
+        await self.prober.start()
         await self._opened(Keeper(self.registry)).start()
         await self._opened(ControlServer(self.supervisor, self.registry)).start(sock, local)
 
-    def in_force(self, _config: Config) -> None:
-        """What follows the file learns of another one."""
+    def in_force(self, config: Config) -> None:
+        """Checks follow what is in force. What follows the file learns of another one."""
+        self.prober.in_force(config)
         file = self.supervisor.file_config
         if file is not self._file:
             self._file = file
@@ -113,6 +123,11 @@ class Plane:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         while self._running:
             await self._running.pop().close()
+
+    def _make_prober(self) -> Prober:
+        checks = Checks(self.supervisor.file.absolute().parent)
+        shelf = HealthTable(self.store)
+        return Prober(SupervisorBoard(self.supervisor), checks, Remembered(shelf), self.events.publish)
 
     def _opened(self, part: Any) -> Any:
         self._running.append(part)

@@ -206,6 +206,10 @@ class Freezer:
         """KeyError for a service or an endpoint that is not in the configuration."""
         return self._pieces[service].members[address].slot
 
+    def resolved(self, service: str) -> dict[str, str]:
+        """Addresses of its endpoints as written, and as resolved. KeyError as for endpoint_slot."""
+        return {address: member.address for address, member in self._pieces[service].members.items()}
+
     def set_health(self, service: str, address: str, health: Health) -> None:
         """Seen at every worker's next pick. One that was down starts slowly if its service does. KeyError as
         for endpoint_slot.

@@ -12,7 +12,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Collection, Container, Iterator
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from turnout.control.health.board import Board
 from turnout.control.health.collapse import Pool
@@ -42,7 +42,13 @@ class Publish(Protocol):
     """Of Events."""
 
     def __call__(
-        self, kind: str, *, by: str, service: str | None = None, address: str | None = None, **data: object
+        self,
+        kind: str,
+        *,
+        by: str,
+        service: str | None = None,
+        address: str | None = None,
+        data: dict[str, Any] | None = None,
     ) -> None: ...
 
 
@@ -54,6 +60,7 @@ class Prober:
         self._publish = publish
         self._scheduler = Scheduler()
         self._watched: dict[Key, Watched] = {}
+        self._services: dict[str, Service] = {}
         self._keys: defaultdict[str, set[Key]] = defaultdict(set)
         self._sources: dict[Key, tuple[Endpoint, str]] = {}
         self._manners: dict[str, Manner] = {}
@@ -130,7 +137,9 @@ class Prober:
         for name in [name for name in self._manners if name not in config.services]:
             self._leave(name, frozenset())
             del self._manners[name]
-        new = [w for name, service in config.services.items() for w in self._follow(name, service)]
+        former, self._services = self._services, dict(config.services)
+        changed = [name for name in config.services if config.services[name] is not former.get(name)]
+        new = [watched for name in changed for watched in self._follow(name, config.services[name])]
         if self._started:
             self._schedule(new)
 
@@ -248,18 +257,15 @@ class Prober:
             by=BY,
             service=service,
             address=address,
-            status=status,
-            up=up,
-            reason=reason,
-            ms=round(result.ms, 3),
+            data={"status": status, "up": up, "reason": reason, "ms": round(result.ms, 3)},
         )
         size = len(self._keys[service])
         down = self._pools[service].turned(address, up=up, now=time.monotonic(), size=size)
         if down:
             fields = {"service": service, "down": down, "of": size}
             log.error("more than half of a service went down at once", extra={"fields": fields})
-            within_s = self._pools[service].window_s
-            self._publish("service.collapse", by=BY, service=service, down=down, of=size, within_s=within_s)
+            data = {"down": down, "of": size, "within_s": self._pools[service].window_s}
+            self._publish("service.collapse", by=BY, service=service, data=data)
 
 
 def is_another(former: Target, target: Target) -> bool:

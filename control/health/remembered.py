@@ -7,7 +7,11 @@ import contextlib
 import logging
 from typing import NamedTuple, Protocol
 
+from sqlalchemy import bindparam, delete, insert, select
+
 from turnout.control.health.target import Key
+from turnout.control.storage import schema
+from turnout.control.storage.store import Store, StoreError
 
 log = logging.getLogger("turnout.health")
 
@@ -27,7 +31,32 @@ class Shelf(Protocol):
 
     async def read(self) -> dict[Key, Known]: ...
     async def write(self, known: dict[Key, Known | None]) -> None:
-        """None: forget it. Raises OSError, nothing is written then."""
+        """None: forget it. Raises StoreError, nothing is written then."""
+
+
+class HealthTable:
+    """The shelf of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def read(self) -> dict[Key, Known]:
+        rows = await self._store.read(select(schema.health))
+        return {Key(row.service, row.address): Known(bool(row.up), row.since, row.reason) for row in rows}
+
+    async def write(self, known: dict[Key, Known | None]) -> None:
+        table = schema.health
+        keys = [{"a_service": key.service, "a_address": key.address} for key in known]
+        rows = [
+            {"service": key.service, "address": key.address, **value._asdict(), "up": int(value.up)}
+            for key, value in known.items()
+            if value is not None
+        ]
+        this = (table.c.service == bindparam("a_service")) & (table.c.address == bindparam("a_address"))
+        async with self._store.change() as change:
+            await change.execute(delete(table).where(this), keys)
+            if rows:
+                await change.execute(insert(table), rows)
 
 
 class Remembered:
@@ -82,7 +111,7 @@ class Remembered:
                 if news and self._shelf is not None:
                     await self._shelf.write(news)
                 failed = False
-            except OSError as error:
+            except StoreError as error:
                 if not failed:
                     log.warning("health is not remembered: %s", error)
                 failed = True

@@ -114,6 +114,19 @@ events = Table(
     Index("events_revision", "revision"),
 )
 
+# ---- health ----------------------------------------------------------------------------------------------
+
+health = Table(
+    "health",
+    metadata,
+    Column("service", String(160), primary_key=True),
+    Column("address", String(320), primary_key=True),
+    Column("up", Integer, nullable=False),
+    Column("since", Float(53), nullable=False),
+    Column("reason", Text, nullable=False),
+)
+"""Of endpoints that are checked, as they were last; what a restart goes on from."""
+
 # ---- access ----------------------------------------------------------------------------------------------
 
 tokens = Table(

@@ -11,6 +11,7 @@ from turnout.control.health.outcome import Outcome, failed, passed
 from turnout.control.health.prober import Prober
 from turnout.control.health.remembered import Known, Remembered
 from turnout.control.health.target import Key, Target
+from turnout.control.storage.store import StoreError
 from turnout.proxy.model import Config
 
 GOOD, BAD = passed("status 200"), failed("status 503")
@@ -73,7 +74,7 @@ class Shelf:
 
     async def write(self, news):
         if self.broken:
-            raise OSError("disk full")
+            raise StoreError("disk full")
         for key, known in news.items():
             if known is None:
                 self.known.pop(key, None)
@@ -100,7 +101,7 @@ class World:
     async def close(self) -> None:
         """Of what checks share: nothing."""
 
-    def publish(self, kind, *, by, service=None, address=None, **data):
+    def publish(self, kind, *, by, service=None, address=None, data=None):
         self.events.append((kind, {"service": service, "address": address, **data}))
 
     def put(self, text: str) -> None:
