@@ -9,12 +9,12 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from turnout.control.events.events import Events
-from turnout.control.registry.dns import DnsSource
-from turnout.control.registry.history import Configurations
 from turnout.control.health.board import SupervisorBoard
 from turnout.control.health.kinds import Checks
 from turnout.control.health.prober import Prober
 from turnout.control.health.remembered import HealthTable, Remembered
+from turnout.control.registry.dns import DnsSource
+from turnout.control.registry.history import Configurations
 from turnout.control.registry.keeper import Keeper
 from turnout.control.registry.registry import Registry
 from turnout.control.server import ControlServer
