@@ -1,0 +1,171 @@
+"""The store: the same promises on SQLite and PostgreSQL."""
+
+import asyncio
+import contextlib
+import sqlite3
+
+import pytest
+from harness.turnout import scenario
+from sqlalchemy import insert, select, update
+
+from turnout.control.storage import schema
+from turnout.control.storage.store import FencedError, Store, StoreError
+from turnout.control.storage.store import store_url as url_of
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str, *, claim: bool = True):
+    store = await Store.open(url)
+    try:
+        if claim:
+            await store.claim()
+        yield store
+    finally:
+        await store.close()
+
+
+def row(service: str, revision: int):
+    values = {"service": service, "settings": "{}", "created_by": "test", "revision": revision}
+    return insert(schema.services).values(values)
+
+
+async def put(store: Store, service: str) -> int:
+    async with store.change() as change:
+        await change.execute(row(service, change.revision))
+    return change.revision
+
+
+async def names(store: Store) -> list[str]:
+    rows = await store.read(select(schema.services).order_by(schema.services.c.revision))
+    return [one.service for one in rows]
+
+
+@scenario
+async def test_a_change_is_numbered_and_found_again(store_url):
+    async with opened(store_url) as store:
+        assert await put(store, "a") == 1
+        assert await put(store, "b") == 2
+        assert store.revision == 2
+    async with opened(store_url) as store:
+        assert store.revision == 2
+        assert await names(store) == ["a", "b"]
+        assert await put(store, "c") == 3
+
+
+@scenario
+async def test_a_change_that_fails_leaves_nothing_and_no_gap(store_url):
+    async with opened(store_url) as store:
+        ends = []
+        with contextlib.suppress(ZeroDivisionError):
+            async with store.change() as change:
+                change.then(lambda: ends.append("durable"))
+                change.at_end(lambda: ends.append("ended"))
+                await change.execute(row("a", change.revision))
+                _ = 1 / 0
+        assert await names(store) == []
+        assert ends == ["ended"]
+        assert await put(store, "b") == 1
+
+
+@scenario
+async def test_changes_that_begin_together_come_one_after_the_other(store_url):
+    async with opened(store_url) as store:
+        revisions = await asyncio.gather(*(put(store, f"s{number}") for number in range(20)))
+        assert sorted(revisions) == list(range(1, 21))
+        assert len(await names(store)) == 20
+
+
+@scenario
+async def test_who_has_lost_the_store_to_another_process_changes_nothing(store_url):
+    async with opened(store_url) as former:
+        await put(former, "a")
+        async with opened(store_url, claim=False) as heir:
+            await put(former, "b")  # the heir has only read so far
+            assert await heir.claim() == 2
+            with pytest.raises(FencedError):
+                await put(former, "c")
+            assert await put(heir, "d") == 3
+            assert await names(former) == ["a", "b", "d"]
+        assert await former.claim() == 3
+        assert await put(former, "e") == 4
+
+
+@scenario
+async def test_a_reader_beside_a_change_sees_what_was_before_it(store_url):
+    async with opened(store_url) as store:
+        await put(store, "a")
+        async with store.change() as change:
+            await change.execute(row("b", change.revision))
+            assert await names(store) == ["a"]
+        assert await names(store) == ["a", "b"]
+
+
+@scenario
+async def test_callbacks_are_called_when_the_change_can_be_read_and_before_the_next_one(store_url):
+    async with opened(store_url) as store:
+        seen = []
+
+        async def one(number: int) -> None:
+            async with store.change() as change:
+                seen.append(("begin", number))
+                change.then(lambda: seen.append(("durable", number)))
+
+        await asyncio.gather(one(1), one(2))
+        assert seen == [("begin", 1), ("durable", 1), ("begin", 2), ("durable", 2)]
+
+
+@scenario
+async def test_a_database_of_a_newer_program_is_refused(store_url):
+    async with opened(store_url) as store, store.change() as change:
+        await change.execute(update(schema.state).values(schema_version=schema.VERSION + 1))
+    with pytest.raises(StoreError, match=r"written by a newer Turnout .* \[control\] state"):
+        await Store.open(store_url)
+
+
+def test_a_plain_sqlite_is_a_private_file_in_the_state_directory(tmp_path):
+    url = url_of("sqlite", tmp_path)
+    assert url == f"sqlite:///{tmp_path}/control.db"
+
+    @scenario
+    async def make():
+        async with opened(url):
+            pass
+
+    make()
+    assert (tmp_path / "control.db").stat().st_mode & 0o777 == 0o600
+
+
+@scenario
+async def test_a_file_that_is_no_database_is_named(tmp_path):
+    (tmp_path / "control.db").write_text("something else " * 100)
+    with pytest.raises(StoreError, match=r"control\.db: file is not a database"):
+        await Store.open(url_of("sqlite", tmp_path))
+
+
+@scenario
+async def test_a_file_that_cannot_be_made_is_named(tmp_path):
+    with pytest.raises(StoreError, match=r"/none/control\.db cannot be opened: No such file"):
+        await Store.open(url_of("sqlite", tmp_path / "none"))
+
+
+@scenario
+async def test_a_database_that_does_not_answer_is_named_without_its_password(tmp_path):
+    with pytest.raises(StoreError) as caught:
+        await Store.open(f"postgresql://me:secret@/x?host={tmp_path}")
+    assert "secret" not in str(caught.value)
+    assert "postgresql" in str(caught.value)
+    assert "No such file" in str(caught.value)
+
+
+@scenario
+async def test_while_another_process_holds_the_file_the_loop_goes_on(tmp_path):
+    async with opened(url_of("sqlite", tmp_path)) as store:
+        other = sqlite3.connect(tmp_path / "control.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(put(store, "a"))
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+            assert not waiting.done()
+        other.execute("COMMIT")
+        other.close()
+        assert await waiting == 1
