@@ -27,6 +27,8 @@ ORDERS = 80  # of an input; the rest of it is not looked at
 PAUSES = 3  # in which sessions end
 CLIENTS = 6
 LARGEST = 65507
+# Addresses that nobody else uses: what strays to a port of 127.0.0.1 from other programs is none of this.
+PROXY, FAR, NEAR = "127.77.0.1", "127.77.0.2", "127.77.1."
 LOOKS = 6  # turns until everything at hand has passed
 
 
@@ -62,10 +64,10 @@ def sessions(_rng: random.Random, raw: bytes) -> Hashable:
 # ---- the engine --------------------------------------------------------------------------------------------
 
 
-def keeper() -> socket.socket:
+def keeper(host: str) -> socket.socket:
     """Keeps a port from all others, and hears nothing: it is connected to where nobody is."""
-    sock = bound_datagrams("127.0.0.1", 0)
-    sock.connect(("127.0.0.1", 1))
+    sock = bound_datagrams(host, 0)
+    sock.connect((host, 1))
     return sock
 
 
@@ -73,7 +75,7 @@ class Far:
     """An endpoint that may be there or not. Datagrams begin with who sent them."""
 
     def __init__(self) -> None:
-        self.keeper = keeper()
+        self.keeper = keeper(FAR)
         self.port = self.keeper.getsockname()[1]
         self.sock = self._open(self.port)
         self.there = True
@@ -81,7 +83,7 @@ class Far:
 
     @staticmethod
     def _open(port: int) -> socket.socket:
-        sock = bound_datagrams("127.0.0.1", port)
+        sock = bound_datagrams(FAR, port)
         sock.setblocking(False)
         return sock
 
@@ -127,18 +129,18 @@ class World:
         # A turn lasts as long as something watched is not readable: here it is always.
         self.wake = os.eventfd(1)
         self.engine.watch(self.wake)
-        self.keeper = keeper()
+        self.keeper = keeper(PROXY)
         self.port = self.keeper.getsockname()[1]
         self.version = 0
         self.gone = False
         self.pauses = 0
         self.load(0, 0)
-        self.engine.listen(0, bound_datagrams("127.0.0.1", self.port).detach())
+        self.engine.listen(0, bound_datagrams(PROXY, self.port).detach())
         self.clients = [self._client(n) for n in range(CLIENTS)]
 
     @staticmethod
     def _client(number: int) -> socket.socket:
-        sock = bound_datagrams(f"127.0.0.{1 + number}", 0)
+        sock = bound_datagrams(f"{NEAR}{1 + number}", 0)
         sock.setblocking(False)
         return sock
 
@@ -153,7 +155,7 @@ class World:
             connections=number >> 2 & 3,
         )
         members = [
-            member(n, "app", f"127.0.0.1:{far.port}", generation=self.generations[n])
+            member(n, "app", f"{FAR}:{far.port}", generation=self.generations[n])
             for n, far in enumerate(self.fars)
         ]
         table = document(members=members, version=self.version)
@@ -203,12 +205,12 @@ class World:
         self.engine.unlisten(0, last=last)
         self.engine.retire(0)
         if not self.gone:
-            self.engine.listen(0, bound_datagrams("127.0.0.1", self.port).detach())
+            self.engine.listen(0, bound_datagrams(PROXY, self.port).detach())
 
     def send(self, number: int, size: int, times: int) -> None:
         for _ in range(times):
             with contextlib.suppress(BlockingIOError):
-                self.clients[number].sendto(bytes([number]) * size, ("127.0.0.1", self.port))
+                self.clients[number].sendto(bytes([number]) * size, (PROXY, self.port))
 
     def look(self) -> None:
         self.engine.turn()
