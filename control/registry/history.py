@@ -152,12 +152,16 @@ class Configurations:
             temporary = await asyncio.to_thread(_write_beside, place, text)
         except OSError as error:
             raise UnavailableError(f"{place} cannot be written: {error.strerror}") from None
+        former = self.supervisor.file_config
         try:
             snapshot = await self.supervisor.reload(config)
-            await asyncio.to_thread(_rename, temporary, place)
-        except BaseException:
+            try:
+                await asyncio.to_thread(_rename, temporary, place)
+            except OSError as error:
+                await self.supervisor.reload(former)
+                raise UnavailableError(f"{place} cannot be replaced: {error.strerror}") from None
+        finally:
             temporary.unlink(missing_ok=True)
-            raise
         self.watch.seen()
         version = await self._record(text, by, note)
         return Outcome(version, snapshot, digest_of(text), diff)
@@ -195,14 +199,17 @@ def _version(row: Any) -> Version:
 
 
 def _write_beside(place: Path, text: str) -> Path:
-    """On disk, with the mode of the file that it will replace."""
+    """On disk, with the mode of the file that it will replace. Leaves nothing when it fails."""
     temporary = place.with_name(f".{place.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        if place.exists():
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
             os.fchmod(file.fileno(), place.stat().st_mode & 0o7777)
-        os.fsync(file.fileno())
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     return temporary
 
 
