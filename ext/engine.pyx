@@ -21,7 +21,7 @@ from turnout.ext.endpoint cimport endpoint_close, endpoint_free, endpoints_adopt
 from turnout.ext.exchange cimport client_cut, client_event, client_timeout
 from turnout.ext.kernel cimport (
     CLOCK_MONOTONIC, CLOCK_REALTIME, EINTR, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLLERR, EPOLLHUP, EPOLLIN,
-    EPOLLOUT, EPOLLRDHUP, IPPROTO_TCP, TCP_NODELAY, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, clock_gettime,
+    EPOLLOUT, EPOLLRDHUP, IPPROTO_TCP, TCP_DEFER_ACCEPT, TCP_NODELAY, TFD_CLOEXEC, TFD_NONBLOCK, TFD_TIMER_ABSTIME, clock_gettime,
     clock_us, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, errno, getrandom, itimerspec, read, setsockopt,
     timerfd_create, timerfd_settime, timespec,
 )
@@ -305,9 +305,17 @@ cdef class Engine:
         c = self._at(self.listeners[fd])
         c.listener = <uint16_t>slot
         conf = snapshot_listener(self.core.snapshot, slot)
+        self._await_hello(c)
         if conf != NULL and conf.protocol == LISTEN_UDP and datagram_listen(&self.core, c) < 0:
             self._unlisten(self._at(self.listeners.pop(fd)))
             raise MemoryError
+
+    cdef void _await_hello(self, conn_t *l) noexcept:
+        """A TLS client speaks first: the kernel hands a connection over with its first bytes, or after a second without
+        any, which saves a wake-up for nothing. A unix socket knows nothing of it."""
+        cdef const listener_t *conf = snapshot_listener(self.core.snapshot, l.listener)
+        cdef int seconds = 1 if conf != NULL and conf.tls != NULL else 0
+        setsockopt(l.fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds))
 
     def unlisten(self, uint32_t slot, int fd=-1, *, bint last=False):
         for own in [fd] if fd >= 0 else [f for f in self.listeners if self._at(self.listeners[f]).listener == slot]:
@@ -347,6 +355,8 @@ cdef class Engine:
             raise MemoryError("no memory for the balancing state of this snapshot")
         core.snapshot = snapshot.ptr
         self.snapshots.append(snapshot)
+        for index in self.listeners.values():
+            self._await_hello(self._at(index))
         with nogil:
             endpoints_adopt(core, snapshot.ptr)
             tunnels_adopt(core, snapshot.ptr)

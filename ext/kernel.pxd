@@ -65,7 +65,7 @@ cdef extern from "<netinet/in.h>" nogil:
     int IPPROTO_TCP
 
 cdef extern from "<netinet/tcp.h>" nogil:
-    int TCP_NODELAY
+    int TCP_NODELAY, TCP_DEFER_ACCEPT
 
 cdef extern from "<arpa/inet.h>" nogil:
     unsigned short ntohs(unsigned short)

@@ -141,6 +141,7 @@ cdef enum:
 
 cdef enum:
     XN_FLAG_RFC2253 = 0x1110317       # X509_NAME_print_ex(3)
+    SSL_OP_PRIORITIZE_CHACHA = 1 << 21
     SSL_OP_CIPHER_SERVER_PREFERENCE = 1 << 22
     SSL_OP_NO_RENEGOTIATION = 1 << 30
     SSL_OP_NO_TICKET = 1 << 14

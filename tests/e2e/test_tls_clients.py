@@ -87,7 +87,7 @@ def test_both_versions_serve_and_are_logged(proxy, version):
         record = proxy.record()
 
     assert (client.sock.version(), record["tls"], record["sni"]) == (version, version, "site.test")
-    assert record["cipher"] in {"TLS_AES_256_GCM_SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384"}
+    assert record["cipher"] in {"TLS_AES_128_GCM_SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"}
     assert proxy.board.tls_totals()["client"]["full"][version[4:]] == before + 1
 
 
@@ -106,6 +106,30 @@ def test_without_a_common_cipher_the_handshake_fails(proxy):
     mine = trusting()
     mine.set_ciphers("ECDHE-ECDSA-AES256-GCM-SHA384")
     refused(proxy, "cipher", tls=mine)
+
+
+AES_128, AES_256, CHACHA = (
+    f"ECDHE-ECDSA-{name}" for name in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+)
+
+
+def test_a_client_that_says_nothing_is_closed_when_its_time_is_over(proxy):
+    """The kernel hands it over a second late."""
+    proxy.serve("127.0.0.1:9", listener=tls() | {"header_ms": 100})
+    with socket.create_connection(("127.0.0.1", proxy.port)) as silent:
+        silent.settimeout(5)
+        assert silent.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [([AES_256, AES_128], AES_128), ([AES_256, CHACHA], AES_256), ([CHACHA, AES_128], CHACHA)],
+)
+def test_the_cipher_is_the_configurations_first_unless_the_client_puts_chacha_first(proxy, offered, chosen):
+    proxy.serve("127.0.0.1:9")
+    mine = trusting(maximum_version=ssl.TLSVersion.TLSv1_2)
+    mine.set_ciphers(":".join(offered))
+    assert proxy.client(tls=mine).sock.cipher()[0] == chosen
 
 
 @pytest.mark.parametrize(
