@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypedDict
+
+from typing_extensions import TypedDict
 
 from turnout.ext.scoreboard import EndpointTotals, RequestTotals
 from turnout.proxy.buckets import EDGES, quantile
@@ -26,6 +27,9 @@ class Recent(TypedDict):
     p99_ms: float | None
 
 
+IDLE: Recent = {"requests_per_s": 0.0, "errors_per_s": 0.0, "p50_ms": None, "p99_ms": None}
+
+
 @dataclass(frozen=True)
 class Flow:
     """Requests, those that failed, and how long they took, since the beginning."""
@@ -40,6 +44,8 @@ class Flow:
 
     def since(self, before: Flow, seconds: float) -> Recent:
         """What came on top of `before`, which may have been of a former owner of a slot: never below 0."""
+        if self.requests == before.requests:
+            return IDLE.copy()
         times = [max(now - then, 0) for now, then in zip(self.total_us, before.total_us, strict=True)]
         return {
             "requests_per_s": round(max(self.requests - before.requests, 0) / seconds, 2),
@@ -91,4 +97,5 @@ class Window:
 
 
 def added_up(flows: Iterable[Flow]) -> Flow:
-    return sum(flows, NOTHING)
+    first, *others = list(flows) or [NOTHING]
+    return sum(others, first)

@@ -1,8 +1,9 @@
 """A page in somebody's browser must not use what lets him in without a word: his being on this machine, his
 client certificate. A token is no such thing: who shows one knows it.
 
-A page of another site is known by its Origin or Sec-Fetch-Site, and cannot send JSON without asking first. A
-name that was made to point here (DNS rebinding) is known by the Host that the browser was told.
+A page of another site is known by its Origin or Sec-Fetch-Site, and cannot send JSON without asking first:
+each route says which kind of content it takes. A name that was made to point here (DNS rebinding) is known by
+the Host that the browser was told.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
 
-from turnout.control.problem import ProblemError
-
-CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+from turnout.control.api.problems import ProblemError
 
 
 def own_names(listen: str, certificate: Iterable[str] = ()) -> frozenset[str]:
@@ -24,15 +23,12 @@ def own_names(listen: str, certificate: Iterable[str] = ()) -> frozenset[str]:
     return frozenset({host.lower(), socket.gethostname().lower(), *certificate} - {""})
 
 
-def check(method: str, headers: Mapping[str, str], names: frozenset[str]) -> None:
+def check(headers: Mapping[str, str], names: frozenset[str]) -> None:
     """Raises ProblemError for a request that a foreign page may have caused. `headers` ignores case. One with
     a token counts by its token alone, so it may come by any name.
     """
     if "Authorization" not in headers:
         check_page(headers, names)
-    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    if method in CHANGING and kind != "application/json":
-        raise ProblemError(415, 'send "Content-Type: application/json"')
 
 
 def check_page(headers: Mapping[str, str], names: frozenset[str]) -> None:

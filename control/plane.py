@@ -8,6 +8,10 @@ import socket
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from turnout.control.access.audit import Audit
+from turnout.control.access.gate import Gate
+from turnout.control.access.tokens import Tokens
+from turnout.control.api.app import Api
 from turnout.control.events.events import Events
 from turnout.control.health.board import SupervisorBoard
 from turnout.control.health.kinds import Checks
@@ -17,11 +21,10 @@ from turnout.control.registry.dns import DnsSource
 from turnout.control.registry.history import Configurations
 from turnout.control.registry.keeper import Keeper
 from turnout.control.registry.registry import Registry
-from turnout.control.server import ControlServer
 from turnout.control.storage.store import Store, StoreError, store_url
 from turnout.ext.scoreboard import Admin, Health
 from turnout.proxy.errors import StartError
-from turnout.proxy.model import Config
+from turnout.proxy.model import Config, Control
 
 if TYPE_CHECKING:
     from turnout.proxy.supervisor import Supervisor
@@ -39,9 +42,10 @@ class Plane:
     store: Store
     events: Events
     registry: Registry
+    tokens: Tokens
+    gate: Gate
+    audit: Audit
     prober: Prober
-    gate: Any = None
-    audit: Any = None
     dns: DnsSource
     history: Configurations
 
@@ -67,8 +71,14 @@ class Plane:
             self.history = self._opened(Configurations(self.supervisor, self.store, self.events))
             self.prober = self._opened(self._make_prober())
             await self.prober.open()
+            await self._open_access(file.control)
         except StoreError as error:
             raise StartError([f"[control] state: {error}"]) from None
+
+    async def _open_access(self, control: Control) -> None:
+        self.tokens = self._opened(Tokens(self.store))
+        self.gate = Gate(self.tokens, auth=control.auth, clients=control.clients)
+        self.audit = self._opened(Audit(self.store, self.supervisor.directory))
 
     def merge(self, file: Config) -> Config:
         self._merged = self.registry.merge(file)
@@ -92,7 +102,8 @@ class Plane:
         await self._follow(self.supervisor.file_config)
         await self.prober.start()
         await self._opened(Keeper(self.registry)).start()
-        await self._opened(ControlServer(self.supervisor, self.registry)).start(sock, local)
+        await self.audit.open()
+        await self._opened(Api(self)).start(sock, local)
 
     def in_force(self, config: Config) -> None:
         """Checks follow what is in force. What follows the file learns of another one."""

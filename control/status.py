@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Hashable
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypedDict
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import TypedDict
 
 from turnout import __version__
 from turnout.control import flow
 from turnout.control.flow import Flow, Flows, Recent, Window
-from turnout.ext.scoreboard import SHARE, EndpointTotals
+from turnout.control.turns import Turns
+from turnout.ext.scoreboard import SHARE, EndpointInfo, EndpointTotals
+from turnout.proxy.crew import WorkerRow
 from turnout.proxy.freeze import groups_of, route_key
 from turnout.proxy.model import Endpoint, Listener, Service
 
@@ -75,13 +78,15 @@ class Status(TypedDict):
     uptime_s: float
     snapshot: int
     restarts: int
-    workers: list[dict[str, Any]]  # fields of supervisor.WorkerRow
+    workers: list[WorkerRow]
     listeners: list[ListenerStatus]
     services: list[ServiceStatus]
 
 
 class StatusReader:
-    """Reads a supervisor's scoreboard; call `sample` every flow.SAMPLE_S."""
+    """Reads a supervisor's scoreboard; call `sample` every flow.SAMPLE_S. What takes long lets the loop turn
+    in between: a service that goes meanwhile is left out.
+    """
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
@@ -89,20 +94,24 @@ class StatusReader:
         self.freezer = supervisor.freezer
         self.window = Window()
 
-    def sample(self) -> None:
+    async def sample(self) -> None:
         """Remember how things stand, for the rates of later reads."""
         flows: dict[Hashable, Flow] = {}
+        turns = Turns()
         for name in self.freezer.listeners.held:
             flows |= self._listener_flow(name)
-        for name in self.freezer.config.services:
-            flows |= self._route_flows(name)
-            for slot in self.freezer.endpoint_slots(name).values():
-                flows |= self._endpoint_flow(slot)
+        for name in list(self.freezer.config.services):
+            if name in self.freezer.config.services:
+                flows |= self._route_flows(name)
+                flows |= await self._endpoint_flows(name, turns)
         self.window.add(time.monotonic(), flows)
 
-    def read(self) -> Status:
+    async def read(self, sees: Callable[[str], bool] = lambda _service: True) -> Status:
+        """`sees` says of which services."""
         supervisor = self.supervisor
         config = self.freezer.config
+        names, turns = [name for name in config.services if sees(name)], Turns()
+        services = [row for name in names if (row := await self._service(name, turns)) is not None]
         return {
             "program": __version__,
             "pid": os.getpid(),
@@ -113,15 +122,41 @@ class StatusReader:
             "uptime_s": round(time.time() - supervisor.started, 1),
             "snapshot": supervisor.version,
             "restarts": supervisor.restarts,
-            "workers": [asdict(row) for row in supervisor.worker_rows()],
-            "listeners": [self._listener(name, listener) for name, listener in config.listeners.items()],
-            "services": [self._service(name, service) for name, service in config.services.items()],
+            "workers": supervisor.worker_rows(),
+            "listeners": self.listeners(),
+            "services": services,
         }
 
-    def endpoint(self, service: str, address: str) -> EndpointStatus:
-        """KeyError for one that does not exist."""
-        endpoints = {row.address: row for row in self.freezer.config.services[service].endpoints}
-        return self._endpoint(endpoints[address], self.freezer.endpoint_slots(service)[address])
+    def listeners(self) -> list[ListenerStatus]:
+        return [self._listener(name, listener) for name, listener in self.freezer.config.listeners.items()]
+
+    def endpoint(self, service: str, endpoint: Endpoint) -> EndpointStatus | None:
+        """None for one that is not in force."""
+        slot = self.slot(service, endpoint.address)
+        return None if slot is None else self._endpoint(endpoint, slot)
+
+    def is_available(self, service: str, address: str) -> bool:
+        """Does it take new sessions, as far as the scoreboard says?"""
+        slot = self.slot(service, address)
+        if slot is None:
+            return False
+        info = self.board.endpoint(slot)
+        return takes_sessions({**info, "breaker": self.board.breaker(slot)["state"]})
+
+    def shares(self, service: str) -> dict[str, float]:
+        """Version -> share of new sessions, 0 to 1; empty without split or service."""
+        config = self.freezer.config.services.get(service)
+        return (
+            {}
+            if config is None
+            else {row["version"]: row["share"] for row in self._versions(service, config)}
+        )
+
+    def slot(self, service: str, address: str) -> int | None:
+        try:
+            return self.freezer.endpoint_slot(service, address)
+        except KeyError:
+            return None
 
     # ---- flows -------------------------------------------------------------------------------------------
 
@@ -140,10 +175,12 @@ class StatusReader:
             ("route", key): flow.of_requests(self.board.route_totals(slot)) for key, slot in slots.items()
         }
 
-    def _endpoint_flow(self, slot: int) -> Flows:
-        """Attempts; a slot that goes to another endpoint has another generation."""
-        key = ("endpoint", slot, self.board.endpoint(slot)["generation"])
-        return {key: flow.of_endpoint(self.board.endpoint_totals(slot))}
+    async def _endpoint_flows(self, service: str, turns: Turns) -> Flows:
+        out: dict[Hashable, Flow] = {}
+        for slot in list(self.freezer.endpoint_slots(service).values()):
+            out |= _endpoint_flow(self.board.endpoint(slot), self.board.endpoint_totals(slot))
+            await turns.turn()
+        return out
 
     def _recent(self, flows: Flows) -> Recent:
         return self.window.recent(time.monotonic(), flows)
@@ -162,12 +199,14 @@ class StatusReader:
             **self._recent(flows),
         }
 
-    def _service(self, name: str, service: Service) -> ServiceStatus:
+    async def _service(self, name: str, turns: Turns) -> ServiceStatus | None:
+        endpoints = await self._endpoints(name, turns)
+        service = self.freezer.config.services.get(name)
+        if service is None:
+            return None
         totals = self.board.service_totals(self.freezer.services.held[name])
         flows = self._route_flows(name)
         total = flow.added_up(flows.values())
-        slots = self.freezer.endpoint_slots(name)
-        endpoints = [self._endpoint(endpoint, slots[endpoint.address]) for endpoint in service.endpoints]
         return {
             "name": name,
             "balance": service.balance,
@@ -185,6 +224,16 @@ class StatusReader:
             **self._recent(flows),
         }
 
+    async def _endpoints(self, service: str, turns: Turns) -> list[EndpointStatus]:
+        config = self.freezer.config.services.get(service)
+        out: list[EndpointStatus] = []
+        for endpoint in config.endpoints if config is not None else ():
+            slot = self.slot(service, endpoint.address)
+            if slot is not None:
+                out.append(self._endpoint(endpoint, slot))
+            await turns.turn()
+        return out
+
     def _versions(self, name: str, service: Service) -> list[VersionStatus]:
         if service.split is None:
             return []
@@ -197,15 +246,10 @@ class StatusReader:
             for version, group in groups.items()
         ]
 
-    def shares(self, service: str) -> dict[str, float]:
-        """Of its versions now, 0 to 1. KeyError for a service that does not exist."""
-        rows = self._versions(service, self.freezer.config.services[service])
-        return {row["version"]: row["share"] for row in rows}
-
     def _endpoint(self, endpoint: Endpoint, slot: int) -> EndpointStatus:
         info, totals = self.board.endpoint(slot), self.board.endpoint_totals(slot)
         breaker = self.board.breaker(slot)
-        flows = self._endpoint_flow(slot)
+        flows = _endpoint_flow(info, totals)
         total = flow.added_up(flows.values())
         return {
             "address": endpoint.address,
@@ -223,6 +267,18 @@ class StatusReader:
             "reuse": _reuse(totals),
             **self._recent(flows),
         }
+
+
+def takes_sessions(row: Mapping[str, Any]) -> bool:
+    """Does an endpoint take new sessions, as far as the scoreboard says? A row of EndpointStatus."""
+    return bool(
+        row["admin"] == "ready" and row["health"] == "up" and row["breaker"] != "open" and row["weight"] > 0
+    )
+
+
+def _endpoint_flow(info: EndpointInfo, totals: EndpointTotals) -> Flows:
+    """Attempts; a slot that goes to another endpoint has another generation."""
+    return {("endpoint", info["slot"], info["generation"]): flow.of_endpoint(totals)}
 
 
 def _reuse(totals: EndpointTotals) -> float | None:

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from turnout.control.status import EndpointStatus, ListenerStatus, ServiceStatus, Status
+from turnout.control.status import EndpointStatus, ListenerStatus, ServiceStatus, Status, takes_sessions
 
 GOOD, WARN, BAD, DIM = "green", "yellow", "red", "dim"
 COLOURS = {
@@ -54,7 +54,7 @@ def state(word: str) -> Text:
     return Text(word, style=COLOURS.get(word, ""))
 
 
-def workers(rows: Iterable[dict[str, Any]]) -> Table:
+def workers(rows: Iterable[Any]) -> Table:
     out = table(
         "worker",
         "pid",
@@ -145,13 +145,6 @@ def ms(value: float | None) -> str:
     if value < 10_000:
         return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
     return f"{value / 1000:.1f} s"
-
-
-def takes_sessions(row: EndpointStatus) -> bool:
-    """Does it take new sessions, as far as the scoreboard says?"""
-    return (
-        row["admin"] == "ready" and row["health"] == "up" and row["breaker"] != "open" and row["weight"] > 0
-    )
 
 
 def services(rows: Iterable[ServiceStatus]) -> Table:

@@ -173,3 +173,19 @@ audit_head = Table(
     Column("hash", String(64), nullable=False),
 )
 """One row: the last of audit."""
+
+# ---- API -------------------------------------------------------------------------------------------------
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("caller", String(255), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),  # of what was asked for
+    Column("status", Integer, nullable=False),
+    Column("headers", Text, nullable=False),  # JSON
+    Column("body", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Index("idempotency_created", "created"),
+)
+"""Answers to requests that have an Idempotency-Key, for a day."""

@@ -1,16 +1,11 @@
-"""A stand-in supervisor, its control listener in a thread of its own, and the commands."""
-
-import asyncio
-import socket
-import threading
+"""A stand-in supervisor with its control side, and the commands."""
 
 import pytest
+from fakes.served import Served
 from fakes.supervisor import StandIn
 from harness.databases import cluster
 
 from turnout.control import cli
-from turnout.control.client import Api
-from turnout.control.server import ControlServer
 
 
 @pytest.fixture(scope="session")
@@ -38,39 +33,9 @@ def supervisor():
     stand_in.close()
 
 
-class Served:
-    """A control listener on a port of its own."""
-
-    def __init__(self, supervisor: StandIn, sock: socket.socket, url: str) -> None:
-        self.supervisor = supervisor
-        self.url = url
-        self.api = Api(url)
-        self._sock = sock
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self.server = self._do(self._start())
-
-    async def _start(self) -> ControlServer:
-        server = ControlServer(self.supervisor)
-        await server.start(self._sock)
-        return server
-
-    def _do(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
-
-    def stop(self) -> None:
-        if not self._loop.is_closed():
-            self._do(self.server.close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-
-
 @pytest.fixture
 def served(supervisor):
-    sock = socket.create_server(("127.0.0.1", 0))
-    out = Served(supervisor, sock, f"http://127.0.0.1:{sock.getsockname()[1]}")
+    out = Served(supervisor)
     yield out
     out.stop()
 

@@ -1,13 +1,11 @@
 """The commands that talk to a proxy, against a control listener over a stand-in supervisor."""
 
 import json
-import socket
 
 import pytest
+from fakes.served import Served
 
 from turnout.proxy.config import ConfigError, Problem
-
-from .conftest import Served
 
 
 @pytest.fixture
@@ -45,12 +43,12 @@ def test_an_endpoint_is_set_to_a_state(call, served, state):
     code, out, _ = call(state, "app/10.0.0.2:80")
 
     assert (code, state in out) == (0, True)
-    assert served.supervisor.told == [("admin", "app", "10.0.0.2:80", state)]
+    assert ("admin", "app", "10.0.0.2:80", state) in served.supervisor.told
 
 
 def test_an_endpoint_that_only_one_service_has_needs_no_service(call, served):
     assert call("drain", "unix:/run/app.sock")[0] == 0
-    assert served.supervisor.told == [("admin", "app", "unix:/run/app.sock", "drain")]
+    assert ("admin", "app", "unix:/run/app.sock", "drain") in served.supervisor.told
 
 
 def test_an_endpoint_of_two_services_needs_one(call, served):
@@ -94,12 +92,12 @@ def test_split_sets_shares(call, served):
 def test_split_of_a_service_without_one_is_refused_in_words(call):
     for words in (("split", "plain"), ("split", "plain", "v1=1")):
         code, _, err = call(*words)
-        assert (code, err) == (1, 'turnout: service "plain" has no split; give it one in the file\n')
+        assert (code, 'service "plain" has no split; give it one' in err) == (1, True)
 
 
 def test_weight_sets_a_weight(call, served):
     assert call("weight", "app/10.0.0.1:80", "0")[0] == 0
-    assert served.supervisor.told == [("weight", "app", "10.0.0.1:80", 0)]
+    assert ("weight", "app", "10.0.0.1:80", 0) in served.supervisor.told
 
 
 def test_reload_says_which_configuration_is_in_force(call):
@@ -124,11 +122,7 @@ def test_the_environment_says_where_the_api_is(turnout, served, monkeypatch):
 
 
 def test_the_api_may_be_on_a_unix_socket(turnout, supervisor, tmp_path):
-    path = tmp_path / "api.sock"
-    sock = socket.socket(socket.AF_UNIX)
-    sock.bind(str(path))
-    sock.listen()
-    served = Served(supervisor, sock, f"unix:{path}")
+    served = Served(supervisor, path=tmp_path / "api.sock")
     try:
         assert turnout("services", "--api", served.url)[0] == 0
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,14 +55,19 @@ class StandIn:
     raised by whatever is asked next.
     """
 
-    def __init__(self, text: str = TEXT, *, workers: int = 2) -> None:
+    control: Any = None
+    """Whose `merge` says what is in force, if there is one."""
+    serving = True
+    handed_over = False
+
+    def __init__(self, text: str = TEXT, *, workers: int = 2, endpoints: int = 64) -> None:
         self._state = tempfile.TemporaryDirectory(prefix="turnout-test-")
         self.file = Path("turnout.toml")
-        self.config = parse(text, "turnout.toml")
+        self.config = self.file_config = parse(text, "turnout.toml")
         self.scoreboard = Scoreboard.create(
-            workers, endpoints=16, groups=16, services=8, routes=16, listeners=4
+            workers, endpoints=endpoints, groups=16, services=8, routes=16, listeners=4
         )
-        folder = Path(self._state.name)
+        self.directory = folder = Path(self._state.name)
         Authority().leaf("site.test").write(folder)
         self.freezer = Freezer(
             self.scoreboard, folder, file=str(folder / "turnout.toml"), resolver=lambda _: ["127.0.0.1"]
@@ -80,7 +86,7 @@ class StandIn:
     def freeze(self, text: str) -> bytes:
         """Put a configuration in force; returns the document."""
         self.version += 1
-        self.config = parse(text, "turnout.toml")
+        self.config = self.file_config = parse(text, "turnout.toml")
         frozen = self.freezer.freeze(self.config, self.version, names=True, files=True)
         self.freezer.release(self.version)
         return frozen.whole
@@ -101,6 +107,21 @@ class StandIn:
         self._hear("reload")
         self.version += 1
         return self.version
+
+    async def refresh(self) -> int:
+        self.version += 1
+        self.config = self.control.merge(self.file_config)
+        self.freezer.freeze(self.config, self.version, names=True, files=True)
+        self.freezer.release(self.version)
+        return self.version
+
+    async def look_up(self, addresses: Iterable[str]) -> dict[str, str | OSError]:
+        return {
+            address: OSError(2, "Name unknown") if "nowhere" in address else address for address in addresses
+        }
+
+    async def upgraded(self) -> None:
+        pass
 
     def stop(self) -> None:
         self._hear("stop")

@@ -1,0 +1,18 @@
+"""The table of routes: all that the API can do, in the order of its documents."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from turnout.control.api import access, endpoints, events, manual, process, services
+from turnout.control.api.routes import Route
+
+TOPICS: tuple[tuple[str, tuple[Route, ...]], ...] = (
+    ("process", process.ROUTES),
+    ("services", services.ROUTES),
+    ("endpoints", endpoints.ROUTES),
+    ("events", events.ROUTES),
+    ("access", access.ROUTES),
+    ("manual", manual.ROUTES),
+)
+ROUTES = tuple(replace(route, tag=topic) for topic, routes in TOPICS for route in routes)
