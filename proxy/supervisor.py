@@ -585,6 +585,11 @@ class Supervisor:
             os.close(former)
 
     @property
+    def control(self) -> Control | None:
+        """From the beginning of the start to the end."""
+        return self._control
+
+    @property
     def serving(self) -> bool:
         """Whether there are workers that take a new snapshot: from a little before `state` says so."""
         return self._workers_serve

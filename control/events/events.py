@@ -150,27 +150,32 @@ class Events:
         self._wanted.set()
 
     async def _write_published(self) -> None:
-        failed = False
+        pause = BATCH_S
         while not self._closed:
             await self._wanted.wait()
             self._wanted.clear()
             try:
                 await self._write()
-                failed = False
+                pause = BATCH_S
             except StoreError as error:
-                if not failed and not self._closed:
+                if pause != RETRY_S:
                     log.warning("events wait for the store: %s", error)
-                failed = True
+                pause = RETRY_S
                 self._wanted.set()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), RETRY_S if failed else BATCH_S)
+                await asyncio.wait_for(self._ending.wait(), pause)
+        try:
+            await self._write()
+        except StoreError as error:
+            log.warning("%d events are lost: %s", len(self._waiting), error)
 
     async def _write(self) -> None:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
         try:
-            async with self._store.change() as change:
+            # After an upgrade too: they are only added.
+            async with self._store.change(fenced=False) as change:
                 await self._insert(change, waiting)
         except BaseException:
             self._waiting = waiting + self._waiting

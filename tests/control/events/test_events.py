@@ -5,9 +5,11 @@ import contextlib
 
 import pytest
 from harness.turnout import scenario
+from sqlalchemy import select
 
 from turnout.control.events.events import Events, GoneError
-from turnout.control.storage.store import Store
+from turnout.control.storage import schema
+from turnout.control.storage.store import Store, StoreError
 
 
 @contextlib.asynccontextmanager
@@ -141,14 +143,31 @@ async def test_following_from_now_on_leaves_out_what_was(store_url):
 
 
 @scenario
+async def test_what_was_said_at_the_end_is_kept_too(store_url):
+    async with opened(store_url) as (store, events):
+        for kind in ("a", "b"):
+            events.publish(kind, by="test")
+            await asyncio.sleep(0)
+            await store.read(select(schema.events))  # the first one is written, and the writer rests
+    async with opened(store_url) as (store, events):
+        assert [event.kind for event in events.recent()] == ["a", "b"]
+
+
+@scenario
 async def test_events_wait_for_a_store_that_takes_none(store_url, monkeypatch):
     monkeypatch.setattr("turnout.control.events.events.RETRY_S", 0.01)
     async with opened(store_url) as (store, events):
-        other = await Store.open(store_url)
-        await other.claim()
-        await other.close()
-        events.publish("a", by="test")
-        await asyncio.sleep(0.03)
-        assert events.recent() == []
-        await store.claim()
+        tries = 0
+
+        def refuse(**_options):
+            nonlocal tries
+            tries += 1
+            raise StoreError("no space left")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(store, "change", refuse)
+            events.publish("a", by="test")
+            while tries < 3:
+                await asyncio.sleep(0.005)
+            assert events.recent() == []
         assert [event.kind for event in await asyncio.wait_for(follow(events, 1, 0), 10)] == ["a"]
