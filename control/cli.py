@@ -1,8 +1,7 @@
-"""`turnout`: the commands around a configuration file, and the way out for all commands."""
+"""`turnout`: all commands, and the way out for them."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,31 +9,37 @@ from typing import Annotated
 import typer
 
 from turnout import __version__
-from turnout.control import remote, starter
-from turnout.control.outcome import Exit, complain, failure
-from turnout.proxy.config import ConfigError, load
-
-# Commands import what they need when they are called: most of them need neither server nor scoreboard.
-# ruff: noqa: PLC0415
-
-PANEL = "Files"
+from turnout.control.client import Tls
+from turnout.control.commands import (
+    audit,
+    completion,
+    endpoints,
+    events,
+    files,
+    options,
+    process,
+    services,
+    token,
+    top,
+)
+from turnout.control.outcome import failure
 
 app = typer.Typer(
     name="turnout",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Reverse proxy and load balancer with progressive delivery inside the proxy.",
     epilog="Exit codes: 0 ok, 1 failed, 2 bad configuration or usage, 3 requests were cut off at the end of "
-    "a drain, 4 nobody answers at the API.",
+    "a drain, 4 nobody answers at the API, 5 not allowed.",
 )
+for module in (files, process, services, endpoints, events, top):
+    app.add_typer(module.app)
+for module in (token, audit):
+    app.add_typer(module.app, rich_help_panel=options.PANEL)
 
-File = Annotated[Path, typer.Argument(help="The configuration file.")]
-Preset = Annotated[
-    starter.Preset | None, typer.Option(help="trading: the services of a trading system, and a balancer.")
-]
+TLS_PANEL = "For https:// and tokens (TURNOUT_TOKEN)"
 
 
 def _version(wanted: bool) -> None:
@@ -45,85 +50,47 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _turnout(
+    ca: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TURNOUT_CA",
+            metavar="FILE",
+            rich_help_panel=TLS_PANEL,
+            help="CAs to trust; else those of the machine.",
+        ),
+    ] = None,
+    cert: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TURNOUT_CERT", metavar="FILE", rich_help_panel=TLS_PANEL, help="One's own certificate."
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(envvar="TURNOUT_KEY", metavar="FILE", rich_help_panel=TLS_PANEL, help="Its key."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="TURNOUT_TOKEN_FILE",
+            metavar="FILE",
+            rich_help_panel=TLS_PANEL,
+            help="A file with a token; on a command line everybody on the machine could read it.",
+        ),
+    ] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
-
-
-@app.command(rich_help_panel=PANEL)
-def run(file: File) -> None:
-    """Run the proxy that FILE describes, until it is told to stop.
-
-    SIGTERM or SIGINT: drain, then end; a second one ends at once. SIGHUP: read FILE again; a file that does
-    not validate changes nothing. SIGUSR1: open the access log anew.
-    """
-    config = load(file)
-    from turnout.control.serve import serve
-
-    raise typer.Exit(serve(file, config))
-
-
-@app.command(rich_help_panel=PANEL)
-def check(
-    file: File,
-    resolve: Annotated[bool, typer.Option("--resolve", help="Look up the names of endpoints too.")] = False,
-    as_json: remote.Json = False,
-) -> None:
-    """Check FILE: every problem at once, with file, line, table, key, value and what would be right."""
-    from turnout.control import check as checks
-
-    try:
-        config = checks.check(file, resolve=resolve)
-    except ConfigError as error:
-        if not as_json:
-            raise
-        rows = [vars(problem) for problem in error.problems]
-        typer.echo(json.dumps({"ok": False, "problems": rows}, indent=2))
-        raise typer.Exit(Exit.USAGE) from None
-    if as_json:
-        typer.echo(json.dumps({"ok": True, "problems": []}, indent=2))
-    else:
-        typer.echo(f"{file}: ok ({checks.summary(config)})")
-
-
-@app.command(rich_help_panel=PANEL)
-def init(
-    file: Annotated[Path, typer.Argument(help="Where to write it.")] = Path(starter.FILE),
-    preset: Preset = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-) -> None:
-    """Write a commented configuration file to start from."""
-    try:
-        starter.write(file, preset, force=force)
-    except FileExistsError:
-        complain(f"{file} is there already; --force replaces it")
-        raise typer.Exit(Exit.FAILED) from None
-    except OSError as error:
-        complain(f"{file} cannot be written: {error.strerror}")
-        raise typer.Exit(Exit.FAILED) from None
-    typer.echo(f"{file} is written. Next: turnout check {file}, then turnout run {file}")
-
-
-@app.command(rich_help_panel=PANEL)
-def demo(
-    seconds: Annotated[
-        float | None, typer.Option("--seconds", min=0, help="End after so long; else with Ctrl-C.")
-    ] = None,
-    preset: Preset = None,
-) -> None:
-    """Run a proxy in front of sample backends of its own, and say what to try."""
-    from turnout.control.demo.run import demo as show
-
-    raise typer.Exit(show(seconds, preset))
-
-
-app.add_typer(remote.app)
+    options.login.tls = Tls(ca, cert, key)
+    options.login.token_file = token_file
 
 
 def main() -> None:
     """What `turnout` and `python -m turnout` call."""
+    if completion.is_asked_by_bash():
+        completion.answer_bash(lambda: app(prog_name="turnout"))
+        return
     try:
         app(prog_name="turnout")
     except Exception as error:

@@ -6,7 +6,15 @@ from enum import IntEnum
 
 import typer
 
-from turnout.control.client import BadUrlError, NobodyAnswersError, RefusedError
+from turnout.control.client import (
+    BadUrlError,
+    ClientError,
+    ForbiddenError,
+    LimitedError,
+    NobodyAnswersError,
+    RefusedError,
+    UnauthorizedError,
+)
 from turnout.control.discover import SeveralError
 from turnout.proxy.config import ConfigError
 from turnout.proxy.errors import StartError
@@ -20,6 +28,7 @@ class Exit(IntEnum):
     USAGE = 2
     CUT_OFF = 3
     NOBODY = 4
+    DENIED = 5
 
 
 def complain(text: str) -> None:
@@ -33,16 +42,23 @@ def failure(error: Exception) -> Exit | None:
             number = len(error.problems)
             complain(f"the configuration has {number} problem{'' if number == 1 else 's'}:\n{error}")
             return Exit.USAGE
-        case BadUrlError() | SeveralError():
-            complain(str(error))
-            return Exit.USAGE
-        case NobodyAnswersError():
-            complain(str(error))
-            return Exit.NOBODY
         case StartError():
             complain(f"cannot start:\n{error}")
             return Exit.FAILED
-        case RefusedError():
+        case ClientError() | SeveralError():
             complain(str(error))
-            return Exit.USAGE if "problems" in error.problem else Exit.FAILED
+            return of_client(error)
     return None
+
+
+def of_client(error: ClientError | SeveralError) -> Exit:
+    match error:
+        case BadUrlError() | SeveralError():
+            return Exit.USAGE
+        case NobodyAnswersError():
+            return Exit.NOBODY
+        case UnauthorizedError() | ForbiddenError() | LimitedError():
+            return Exit.DENIED
+        case RefusedError() if "problems" in error.problem:
+            return Exit.USAGE
+    return Exit.FAILED

@@ -52,6 +52,15 @@ class VersionStatus(TypedDict):
     in_flight: int
 
 
+class VersionTraffic(Recent):
+    """Attempts at the endpoints of a version."""
+
+    version: str
+    requests: int
+    errors: int
+    in_flight: int
+
+
 class ServiceStatus(Recent):
     name: str
     balance: str
@@ -65,6 +74,7 @@ class ServiceStatus(Recent):
     sticky_broken: int
     no_endpoint: int
     split: list[VersionStatus]  # empty without split
+    versions: list[VersionTraffic]  # of all endpoints, with or without split
     endpoints: list[EndpointStatus]
 
 
@@ -200,7 +210,7 @@ class StatusReader:
         }
 
     async def _service(self, name: str, turns: Turns) -> ServiceStatus | None:
-        endpoints = await self._endpoints(name, turns)
+        endpoints, by_version = await self._endpoints(name, turns)
         service = self.freezer.config.services.get(name)
         if service is None:
             return None
@@ -220,19 +230,37 @@ class StatusReader:
             "sticky_broken": totals["sticky_broken"],
             "no_endpoint": totals["no_endpoint"],
             "split": self._versions(name, service),
+            "versions": [self._traffic(version, endpoints, by_version[version]) for version in by_version],
             "endpoints": endpoints,
             **self._recent(flows),
         }
 
-    async def _endpoints(self, service: str, turns: Turns) -> list[EndpointStatus]:
+    async def _endpoints(
+        self, service: str, turns: Turns
+    ) -> tuple[list[EndpointStatus], dict[str, dict[Hashable, Flow]]]:
+        """Their rows, and their flows by version."""
         config = self.freezer.config.services.get(service)
-        out: list[EndpointStatus] = []
+        rows: list[EndpointStatus] = []
+        flows: dict[str, dict[Hashable, Flow]] = {}
         for endpoint in config.endpoints if config is not None else ():
             slot = self.slot(service, endpoint.address)
             if slot is not None:
-                out.append(self._endpoint(endpoint, slot))
+                info, totals = self.board.endpoint(slot), self.board.endpoint_totals(slot)
+                own = _endpoint_flow(info, totals)
+                rows.append(self._row(endpoint, info, totals, own))
+                flows.setdefault(endpoint.version, {}).update(own)
             await turns.turn()
-        return out
+        return rows, flows
+
+    def _traffic(self, version: str, endpoints: list[EndpointStatus], flows: Flows) -> VersionTraffic:
+        total = flow.added_up(flows.values())
+        return {
+            "version": version,
+            "requests": total.requests,
+            "errors": total.errors,
+            "in_flight": sum(row["in_flight"] for row in endpoints if row["version"] == version),
+            **self._recent(flows),
+        }
 
     def _versions(self, name: str, service: Service) -> list[VersionStatus]:
         if service.split is None:
@@ -248,8 +276,12 @@ class StatusReader:
 
     def _endpoint(self, endpoint: Endpoint, slot: int) -> EndpointStatus:
         info, totals = self.board.endpoint(slot), self.board.endpoint_totals(slot)
-        breaker = self.board.breaker(slot)
-        flows = _endpoint_flow(info, totals)
+        return self._row(endpoint, info, totals, _endpoint_flow(info, totals))
+
+    def _row(
+        self, endpoint: Endpoint, info: EndpointInfo, totals: EndpointTotals, flows: Flows
+    ) -> EndpointStatus:
+        breaker = self.board.breaker(info["slot"])
         total = flow.added_up(flows.values())
         return {
             "address": endpoint.address,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from turnout.control.api.problems import ProblemError
-from turnout.control.target import hint
+from turnout.control.hints import hint
 
 if TYPE_CHECKING:
     from turnout.control.api.call import Call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -16,7 +16,21 @@ from turnout.control.client.calls import Call
 from turnout.control.client.errors import ClientError, NobodyAnswersError, NotFoundError
 from turnout.control.client.lease import Keeping, Spec
 from turnout.control.client.place import Place, Tls, nobody, whereabouts
-from turnout.control.client.shapes import Admin, Event
+from turnout.control.client.shapes import (
+    Admin,
+    AuditEntry,
+    Beat,
+    Changed,
+    Endpoint,
+    Event,
+    NewToken,
+    Page,
+    Role,
+    Service,
+    ServiceDetail,
+    Token,
+    Verdict,
+)
 from turnout.control.client.sync import TIMEOUT_S
 
 T = TypeVar("T")
@@ -83,6 +97,17 @@ class AsyncClient:
             allow_redirects=False,
         )
 
+    async def _all(self, page: Callable[[str | None], Call[Page[T]]]) -> list[T]:
+        """The items of all pages."""
+        out: list[T] = []
+        cursor: str | None = None
+        while True:
+            answer = await self._do(page(cursor))
+            out += answer["items"]
+            cursor = answer["next"]
+            if cursor is None:
+                return out
+
     async def _do(self, call: Call[T]) -> T:
         timeout = aiohttp.ClientTimeout(total=max(self.timeout, call.patience))
         try:
@@ -118,15 +143,49 @@ class AsyncClient:
 
     # ---- services and endpoints --------------------------------------------------------------------------
 
+    async def services(self, **filters: str | None) -> list[Service]:
+        """By name; filters: namespace, kind, source, tag, version, health."""
+        return await self._all(lambda cursor: calls.services(filters, cursor))
+
+    async def service(self, name: str) -> ServiceDetail:
+        return await self._do(calls.service(name))
+
+    async def put_service(
+        self, name: str, settings: Mapping[str, Any], *, if_revision: int | None = None
+    ) -> ServiceDetail:
+        """Make a service, or say anew what it is like; `settings` as in a table [services.NAME] of the file.
+        ChangedError when it has changed since `if_revision`.
+        """
+        return await self._do(calls.put_service(name, settings, if_revision))
+
+    async def delete_service(self, name: str, *, if_revision: int | None = None) -> Changed:
+        """Take out a service that was made through the API, with its endpoints."""
+        return await self._do(calls.delete_service(name, if_revision))
+
     async def split(self, service: str, shares: Mapping[str, float] | None = None) -> dict[str, float]:
         """Give versions shares of new sessions, if said; the shares as they are now, 0 to 1."""
-        if shares is None:
-            return calls.shares_of(await self.status(), service)
-        return await self._do(calls.set_split(service, shares))
+        return await self._do(calls.split(service) if shares is None else calls.set_split(service, shares))
 
-    async def weight(self, service: str, address: str, weight: int) -> Any:
+    async def endpoints(self, service: str, **filters: str | None) -> list[Endpoint]:
+        """By address; filters: source, tag, version, health, admin."""
+        return await self._all(lambda cursor: calls.endpoints(service, filters, cursor))
+
+    async def endpoint(
+        self,
+        service: str,
+        address: str,
+        change: Mapping[str, Any] | None = None,
+        *,
+        if_revision: int | None = None,
+    ) -> Endpoint:
+        """As it is, after a `change` of its weight, admin, reason and until, all at once."""
+        if change is None:
+            return await self._do(calls.endpoint(service, address))
+        return await self._do(calls.change(service, address, change, if_revision))
+
+    async def weight(self, service: str, address: str, weight: int) -> Endpoint:
         """Give an endpoint another weight, 0 to 65535; the endpoint after the change."""
-        return await self._do(calls.set_weight(service, address, weight))
+        return await self._do(calls.change(service, address, {"weight": weight}))
 
     async def admin(
         self,
@@ -136,14 +195,11 @@ class AsyncClient:
         *,
         reason: str | None = None,
         until: float | None = None,
-    ) -> Any:
+    ) -> Endpoint:
         """Set an endpoint to "ready", "drain" (no new sessions) or "maint" (no request); the endpoint after
         the change. `until`: when it is ready again by itself.
         """
         return await self._do(calls.set_admin(service, address, admin, reason, until))
-
-    async def endpoint(self, service: str, address: str, change: Mapping[str, Any]) -> Any:
-        return await self._do(calls.change(service, address, change))
 
     async def register(
         self,
@@ -156,18 +212,20 @@ class AsyncClient:
         priority: int | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
-    ) -> Any:
+    ) -> Endpoint:
         """Add an endpoint, or say it anew. With `ttl` it is taken out when it is not renewed for so many
         seconds; without, it stays until it is deregistered.
         """
         settings = lease.settings(weight, version, priority, tags, metadata)
         return await self._do(calls.register(service, lease.body(address, ttl, settings)))
 
-    async def renew(self, service: str, address: str) -> Any:
-        """Put off the end of a lease by its ttl. NotFoundError when it has run out: register again."""
+    async def renew(self, service: str, address: str) -> float:
+        """Put off the end of a lease by its ttl; when it ends now. NotFoundError when it has run out,
+        then register again.
+        """
         return await self._do(calls.renew(service, address))
 
-    async def deregister(self, service: str, address: str, *, if_revision: int | None = None) -> Any:
+    async def deregister(self, service: str, address: str, *, if_revision: int | None = None) -> Changed:
         """Take an endpoint out; what is under way there ends."""
         return await self._do(calls.deregister(service, address, if_revision))
 
@@ -191,29 +249,45 @@ class AsyncClient:
         settings = lease.settings(weight, version, priority, tags, metadata)
         return AsyncRegistration(self, Spec(service, address, ttl, settings), drain)
 
+    async def health(self, service: str, address: str) -> Any:
+        """What the checks of an endpoint say, and said lately."""
+        return await self._do(calls.health(service, address))
+
+    async def heartbeat(self, service: str, address: str, status: Beat = "pass", note: str = "") -> Any:
+        """For an endpoint whose health is reported by itself (a check of kind ttl)."""
+        return await self._do(calls.heartbeat(service, address, status, note))
+
     # ---- events ------------------------------------------------------------------------------------------
 
-    async def events(self, since: int | None = None) -> AsyncIterator[Event]:
-        """What happens, as it happens, without end; `since`: from the one after that revision. A connection
-        that breaks is made again, and no event is lost. Raises NobodyAnswersError when there is no first
-        connection, GoneError when what comes next is not kept any more.
+    async def past_events(
+        self, since: int | None = None, *, limit: int = 100, **filters: str | None
+    ) -> list[Event]:
+        """What is kept: from the one after that revision, else the newest; oldest first. Filters: service,
+        namespace, kind ("endpoint.health", or "endpoint" for all of endpoints).
+        """
+        return await self._do(calls.past_events(filters, since, limit))
+
+    async def events(self, since: int | None = None, **filters: str | None) -> AsyncIterator[Event]:
+        """What happens, as it happens, without end; filters as for past_events. A connection that breaks is
+        made again and no event is lost; one may come twice then. Raises NobodyAnswersError when there is no
+        first connection, GoneError when what comes next is not kept any more.
         """
         parser = stream.Parser(None if since is None else str(since))
         failures = 0
         while True:
             try:
-                async for event in self._stream(parser):
+                async for event in self._stream(parser, filters):
                     failures = 0
                     yield event
             except NobodyAnswersError:
-                if parser.last_id is None:
+                if not parser.began:
                     raise
             parser.broken()
             failures += 1
             await asyncio.sleep(stream.pause(failures))
 
-    async def _stream(self, parser: stream.Parser) -> AsyncIterator[Event]:
-        call = calls.events(parser.headers)
+    async def _stream(self, parser: stream.Parser, filters: Mapping[str, str | None]) -> AsyncIterator[Event]:
+        call = calls.events(filters, parser.since, parser.headers)
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self.timeout, sock_read=max(self.timeout, stream.SILENCE_S)
         )
@@ -222,12 +296,37 @@ class AsyncClient:
                 if answer.status != 200:
                     content = await answer.read()
                     call.result(self.url, answer.status, content, answer.headers.get("Retry-After"))
+                parser.began = True
                 async for line in answer.content:
                     event = parser.feed(line.decode().rstrip("\r\n"))
                     if event is not None:
                         yield event
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
             raise nobody(self.place, error) from None
+
+    # ---- access ------------------------------------------------------------------------------------------
+
+    async def tokens(self) -> list[Token]:
+        """Oldest first, those that are no longer valid included."""
+        return await self._do(calls.tokens())
+
+    async def create_token(
+        self, name: str, role: Role, *, namespaces: Sequence[str] = ("*",), ttl_s: float | None = None
+    ) -> NewToken:
+        """`token` of the answer is shown this once."""
+        return await self._do(calls.create_token(name, role, namespaces, ttl_s))
+
+    async def revoke_token(self, token: str) -> Token:
+        """By its id."""
+        return await self._do(calls.revoke_token(token))
+
+    async def audit(self, **query: str | int | None) -> list[AuditEntry]:
+        """Entries of the audit log; query: after, limit, newest ("true"), action, actor, subject, result."""
+        return await self._do(calls.audit(query))
+
+    async def verify_audit(self) -> Verdict:
+        """Whether the audit log is as it was written."""
+        return await self._do(calls.verify_audit())
 
 
 class AsyncRegistration:
@@ -287,10 +386,10 @@ class AsyncRegistration:
         if self._drain:
             await self._client.admin(spec.service, spec.address, "maint", reason=lease.LEAVING)
             deadline = asyncio.get_running_loop().time() + self._drain
-            while asyncio.get_running_loop().time() < deadline and await self._is_busy():
+            while (
+                asyncio.get_running_loop().time() < deadline
+                and (await self._client.endpoint(*spec.place))["in_flight"]
+            ):
                 await asyncio.sleep(lease.DRAIN_POLL_S)
         await self._end()
         await self._client.deregister(spec.service, spec.address)
-
-    async def _is_busy(self) -> bool:
-        return lease.is_busy(await self._client.status(), self._keeping.spec)

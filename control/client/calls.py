@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
-from turnout.control.client.errors import NotFoundError, RefusedError, refused
-from turnout.control.client.shapes import Admin
+from turnout.control.client.errors import RefusedError, refused
+from turnout.control.client.shapes import (
+    Admin,
+    AuditEntry,
+    Beat,
+    Changed,
+    Endpoint,
+    Event,
+    NewToken,
+    Page,
+    Role,
+    Service,
+    ServiceDetail,
+    Token,
+    Verdict,
+)
 
 T = TypeVar("T")
 JSON = "application/json"
@@ -20,6 +34,15 @@ PATIENCE_S = 120.0
 
 def as_it_is(answer: Any) -> Any:
     return answer
+
+
+def items(answer: Any) -> Any:
+    """Of a list that comes whole."""
+    return answer["items"]
+
+
+def without_none(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -97,48 +120,111 @@ def upgrade() -> Call[int]:
 
 # ---- services and endpoints --------------------------------------------------------------------------------
 
+PAGE = 1000
+"""Items that are asked for at a time."""
+
+
+def services(filters: Mapping[str, str | None], cursor: str | None) -> Call[Page[Service]]:
+    return Call("GET", path("services"), as_it_is, query={**filters, "limit": PAGE, "cursor": cursor})
+
+
+def service(name: str) -> Call[ServiceDetail]:
+    return Call("GET", path("services", name), as_it_is)
+
+
+def put_service(name: str, settings: Mapping[str, Any], if_revision: int | None) -> Call[ServiceDetail]:
+    return Call("PUT", path("services", name), as_it_is, dict(settings), headers=if_match(if_revision))
+
+
+def delete_service(name: str, if_revision: int | None) -> Call[Changed]:
+    return Call("DELETE", path("services", name), as_it_is, headers=if_match(if_revision))
+
+
+def split(service: str) -> Call[dict[str, float]]:
+    return Call("GET", path("services", service, "split"), lambda answer: dict(answer["shares"]))
+
 
 def set_split(service: str, shares: Mapping[str, float]) -> Call[dict[str, float]]:
     body = {"shares": dict(shares)}
     return Call("PUT", path("services", service, "split"), lambda answer: dict(answer["shares"]), body)
 
 
-def change(service: str, address: str, what: Mapping[str, Any]) -> Call[Any]:
-    return Call("PUT", path("services", service, "endpoints", address), as_it_is, dict(what))
+def endpoints(service: str, filters: Mapping[str, str | None], cursor: str | None) -> Call[Page[Endpoint]]:
+    query = {**filters, "limit": PAGE, "cursor": cursor}
+    return Call("GET", path("services", service, "endpoints"), as_it_is, query=query)
 
 
-def set_weight(service: str, address: str, weight: int) -> Call[Any]:
-    return change(service, address, {"weight": weight})
+def endpoint(service: str, address: str) -> Call[Endpoint]:
+    return Call("GET", path("services", service, "endpoints", address), as_it_is)
+
+
+def change(
+    service: str, address: str, what: Mapping[str, Any], if_revision: int | None = None
+) -> Call[Endpoint]:
+    where = path("services", service, "endpoints", address)
+    return Call("PATCH", where, as_it_is, without_none(what), headers=if_match(if_revision))
 
 
 def set_admin(
     service: str, address: str, admin: Admin, reason: str | None = None, until: float | None = None
-) -> Call[Any]:
-    said = {"admin": admin, "reason": reason, "until": until}
-    return change(service, address, {name: value for name, value in said.items() if value is not None})
+) -> Call[Endpoint]:
+    return change(service, address, {"admin": admin, "reason": reason, "until": until})
 
 
-def register(service: str, body: Mapping[str, Any]) -> Call[Any]:
+def register(service: str, body: Mapping[str, Any]) -> Call[Endpoint]:
     return Call("POST", path("services", service, "endpoints"), as_it_is, dict(body))
 
 
-def renew(service: str, address: str) -> Call[Any]:
-    return Call("PUT", path("services", service, "endpoints", address, "lease"), as_it_is, {})
+def renew(service: str, address: str) -> Call[float]:
+    where = path("services", service, "endpoints", address, "lease")
+    return Call("PUT", where, lambda answer: float(answer["expires"]), {})
 
 
-def deregister(service: str, address: str, if_revision: int | None = None) -> Call[Any]:
+def deregister(service: str, address: str, if_revision: int | None = None) -> Call[Changed]:
     where = path("services", service, "endpoints", address)
     return Call("DELETE", where, as_it_is, headers=if_match(if_revision))
 
 
-def events(headers: Mapping[str, str]) -> Call[Any]:
-    return Call("GET", path("events"), as_it_is, headers=headers)
+def health(service: str, address: str) -> Call[Any]:
+    return Call("GET", path("services", service, "endpoints", address, "health"), as_it_is)
 
 
-def shares_of(status: Any, service: str) -> dict[str, float]:
-    """Out of the status. Raises NotFoundError."""
-    for row in status["services"]:
-        if row["name"] == service:
-            return {version["version"]: version["share"] for version in row["split"]}
-    names = ", ".join(row["name"] for row in status["services"]) or "none"
-    raise NotFoundError(404, {"detail": f'no service is named "{service}"; there are {names}'})
+def heartbeat(service: str, address: str, status: Beat, note: str) -> Call[Any]:
+    where = path("services", service, "endpoints", address, "health")
+    return Call("PUT", where, as_it_is, {"status": status, "note": note})
+
+
+# ---- events ------------------------------------------------------------------------------------------------
+
+
+def events(filters: Mapping[str, str | None], since: int | None, headers: Mapping[str, str]) -> Call[Any]:
+    return Call("GET", path("events"), as_it_is, query={**filters, "from": since}, headers=headers)
+
+
+def past_events(filters: Mapping[str, str | None], since: int | None, limit: int) -> Call[list[Event]]:
+    query = {**filters, "from": since, "follow": "false", "limit": limit}
+    return Call("GET", path("events"), items, query=query)
+
+
+# ---- access ------------------------------------------------------------------------------------------------
+
+
+def tokens() -> Call[list[Token]]:
+    return Call("GET", path("tokens"), items)
+
+
+def create_token(name: str, role: Role, namespaces: Sequence[str], ttl_s: float | None) -> Call[NewToken]:
+    body = {"name": name, "role": role, "namespaces": list(namespaces), "ttl_s": ttl_s}
+    return Call("POST", path("tokens"), as_it_is, without_none(body))
+
+
+def revoke_token(token: str) -> Call[Token]:
+    return Call("DELETE", path("tokens", token), as_it_is)
+
+
+def audit(query: Mapping[str, str | int | None]) -> Call[list[AuditEntry]]:
+    return Call("GET", path("audit"), items, query=query)
+
+
+def verify_audit() -> Call[Verdict]:
+    return Call("GET", path("audit", "verify"), as_it_is, patience=PATIENCE_S)

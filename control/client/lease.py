@@ -34,6 +34,10 @@ class Spec:
     def body(self) -> dict[str, Any]:
         return body(self.address, self.ttl, self.settings)
 
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.service, self.address
+
     def __str__(self) -> str:
         return f"{self.service}/{self.address}"
 
@@ -51,14 +55,9 @@ def settings(
     metadata: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """Without what was not said."""
-    given = {
-        "weight": weight,
-        "version": version,
-        "priority": priority,
-        "tags": list(tags) or None,
-        "metadata": dict(metadata) if metadata else None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
+    given = {"weight": weight, "version": version, "priority": priority}
+    said = {"tags": list(tags) or None, "metadata": dict(metadata) if metadata else None}
+    return calls.without_none(given | said)
 
 
 class Keeping:
@@ -104,14 +103,3 @@ class Keeping:
         self.error = error
         self._failures += 1
         return False
-
-
-def is_busy(status: Any, spec: Spec) -> bool:
-    """Is something under way at the endpoint?"""
-    return any(
-        row["in_flight"] > 0
-        for service in status["services"]
-        if service["name"] == spec.service
-        for row in service["endpoints"]
-        if row["address"] == spec.address
-    )

@@ -4,20 +4,89 @@ is newer than this client may give more.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Generic, Literal, TypedDict, TypeVar
 
+T = TypeVar("T")
 Admin = Literal["ready", "drain", "maint"]
+Beat = Literal["pass", "warn", "fail"]
+Role = Literal["viewer", "operator", "deployer", "admin"]
 
 
-class Applied(TypedDict, total=False):
-    """A change that is in force at every worker, with the configuration `snapshot`."""
+class Page(TypedDict, Generic[T]):
+    """`next`: the cursor of the page behind it; null at the end."""
 
+    items: list[T]
+    next: str | None
+
+
+class Recent(TypedDict):
+    """Rates over the last seconds; times are null when there was no request."""
+
+    requests_per_s: float
+    errors_per_s: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class Service(TypedDict):
+    """`name` is the full one; `endpoints` counts all, `available` those that take new sessions."""
+
+    name: str
+    namespace: str
+    kind: str
+    source: str
     revision: int
+    balance: str
+    health: str
+    endpoints: int
+    available: int
+    versions: list[str]
+    split: dict[str, float]
+
+
+class ServiceDetail(Service):
+    """`settings` as in a table [services.NAME] of the file."""
+
+    settings: dict[str, Any]
+
+
+class Endpoint(Recent):
+    """`unfit` says why it is not in force, "" when it is; `expires` is when the lease ends."""
+
+    address: str
+    version: str
+    admin: Admin
+    health: str
+    breaker: str
+    breaker_trips: int
+    weight: int
+    in_flight: int
+    connections: int
+    idle: int
+    requests: int
+    errors: int
+    reuse: float | None
+    service: str
+    source: str
+    priority: int
+    tags: list[str]
+    metadata: dict[str, str]
+    registered: float
+    registered_by: str
+    revision: int
+    lease_ttl: float | None
+    expires: float | None
+    admin_reason: str
+    admin_by: str
+    admin_until: float | None
+    unfit: str
+
+
+class Changed(TypedDict):
+    """In force: every worker has this snapshot."""
+
     snapshot: int
-
-
-class Lease(TypedDict):
-    expires: float
+    revision: int
 
 
 class Event(TypedDict):
@@ -28,3 +97,56 @@ class Event(TypedDict):
     address: str | None
     by: str
     data: dict[str, Any]
+
+
+class Token(TypedDict):
+    """`state` is valid, expired or revoked."""
+
+    id: str
+    name: str
+    role: Role
+    namespaces: list[str]
+    state: str
+    created: float
+    created_by: str
+    expires: float | None
+    revoked: float | None
+    revoked_by: str | None
+    last_used: float | None
+
+
+class NewToken(Token):
+    """`token` is shown once."""
+
+    token: str
+
+
+class AuditEntry(TypedDict):
+    """`n` counts from 1, `time` is in milliseconds; `before` and `after` are JSON texts."""
+
+    n: int
+    time: int
+    kind: str
+    actor: str
+    role: str
+    source: str
+    action: str
+    subject: str
+    before: str
+    after: str
+    result: str
+    detail: str
+    hash: str
+
+
+class Broken(TypedDict):
+    """The first entry that is not what was written, or is missing."""
+
+    n: int
+    why: str
+
+
+class Verdict(TypedDict):
+    ok: bool
+    entries: int
+    broken: Broken | None

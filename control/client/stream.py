@@ -21,6 +21,8 @@ class Parser:
 
     def __init__(self, last_id: str | None = None) -> None:
         self.last_id = last_id
+        self.began = False
+        """There was a stream."""
         self._data: list[str] = []
         self._id: str | None = None
         self._kind = ""
@@ -33,7 +35,7 @@ class Parser:
         value = value.removeprefix(" ")
         if name == "data":
             self._data.append(value)
-        elif name == "id":
+        elif name == "id" and value.isdecimal():
             self._id = value
         elif name == "event":
             self._kind = value
@@ -54,8 +56,12 @@ class Parser:
 
     @property
     def headers(self) -> dict[str, str]:
+        return {"Accept": ACCEPT}
+
+    @property
+    def since(self) -> int | None:
         """To ask for what comes after the last event that was complete."""
-        return {"Accept": ACCEPT} | ({} if self.last_id is None else {"Last-Event-ID": self.last_id})
+        return None if self.last_id is None else int(self.last_id)
 
 
 def pause(failures: int) -> float:

@@ -6,7 +6,7 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,7 +15,21 @@ from turnout.control.client.calls import Call
 from turnout.control.client.errors import ClientError, NobodyAnswersError, NotFoundError
 from turnout.control.client.lease import Keeping, Spec
 from turnout.control.client.place import Place, Tls, nobody, whereabouts
-from turnout.control.client.shapes import Admin, Event
+from turnout.control.client.shapes import (
+    Admin,
+    AuditEntry,
+    Beat,
+    Changed,
+    Endpoint,
+    Event,
+    NewToken,
+    Page,
+    Role,
+    Service,
+    ServiceDetail,
+    Token,
+    Verdict,
+)
 
 T = TypeVar("T")
 TIMEOUT_S = 30.0
@@ -77,6 +91,17 @@ class Client:
     def close(self) -> None:
         """Nothing stays open between calls; for symmetry with AsyncClient."""
 
+    def _all(self, page: Callable[[str | None], Call[Page[T]]]) -> list[T]:
+        """The items of all pages."""
+        out: list[T] = []
+        cursor: str | None = None
+        while True:
+            answer = self._do(page(cursor))
+            out += answer["items"]
+            cursor = answer["next"]
+            if cursor is None:
+                return out
+
     def _do(self, call: Call[T]) -> T:
         to = connection(self.place, max(self.timeout, call.patience))
         try:
@@ -113,15 +138,49 @@ class Client:
 
     # ---- services and endpoints --------------------------------------------------------------------------
 
+    def services(self, **filters: str | None) -> list[Service]:
+        """By name; filters: namespace, kind, source, tag, version, health."""
+        return self._all(lambda cursor: calls.services(filters, cursor))
+
+    def service(self, name: str) -> ServiceDetail:
+        return self._do(calls.service(name))
+
+    def put_service(
+        self, name: str, settings: Mapping[str, Any], *, if_revision: int | None = None
+    ) -> ServiceDetail:
+        """Make a service, or say anew what it is like; `settings` as in a table [services.NAME] of the file.
+        ChangedError when it has changed since `if_revision`.
+        """
+        return self._do(calls.put_service(name, settings, if_revision))
+
+    def delete_service(self, name: str, *, if_revision: int | None = None) -> Changed:
+        """Take out a service that was made through the API, with its endpoints."""
+        return self._do(calls.delete_service(name, if_revision))
+
     def split(self, service: str, shares: Mapping[str, float] | None = None) -> dict[str, float]:
         """Give versions shares of new sessions, if said; the shares as they are now, 0 to 1."""
-        if shares is None:
-            return calls.shares_of(self.status(), service)
-        return self._do(calls.set_split(service, shares))
+        return self._do(calls.split(service) if shares is None else calls.set_split(service, shares))
 
-    def weight(self, service: str, address: str, weight: int) -> Any:
+    def endpoints(self, service: str, **filters: str | None) -> list[Endpoint]:
+        """By address; filters: source, tag, version, health, admin."""
+        return self._all(lambda cursor: calls.endpoints(service, filters, cursor))
+
+    def endpoint(
+        self,
+        service: str,
+        address: str,
+        change: Mapping[str, Any] | None = None,
+        *,
+        if_revision: int | None = None,
+    ) -> Endpoint:
+        """As it is, after a `change` of its weight, admin, reason and until, all at once."""
+        if change is None:
+            return self._do(calls.endpoint(service, address))
+        return self._do(calls.change(service, address, change, if_revision))
+
+    def weight(self, service: str, address: str, weight: int) -> Endpoint:
         """Give an endpoint another weight, 0 to 65535; the endpoint after the change."""
-        return self._do(calls.set_weight(service, address, weight))
+        return self._do(calls.change(service, address, {"weight": weight}))
 
     def admin(
         self,
@@ -131,14 +190,11 @@ class Client:
         *,
         reason: str | None = None,
         until: float | None = None,
-    ) -> Any:
+    ) -> Endpoint:
         """Set an endpoint to "ready", "drain" (no new sessions) or "maint" (no request); the endpoint after
         the change. `until`: when it is ready again by itself.
         """
         return self._do(calls.set_admin(service, address, admin, reason, until))
-
-    def endpoint(self, service: str, address: str, change: Mapping[str, Any]) -> Any:
-        return self._do(calls.change(service, address, change))
 
     def register(
         self,
@@ -151,18 +207,20 @@ class Client:
         priority: int | None = None,
         tags: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
-    ) -> Any:
+    ) -> Endpoint:
         """Add an endpoint, or say it anew. With `ttl` it is taken out when it is not renewed for so many
         seconds; without, it stays until it is deregistered.
         """
         settings = lease.settings(weight, version, priority, tags, metadata)
         return self._do(calls.register(service, lease.body(address, ttl, settings)))
 
-    def renew(self, service: str, address: str) -> Any:
-        """Put off the end of a lease by its ttl. NotFoundError when it has run out: register again."""
+    def renew(self, service: str, address: str) -> float:
+        """Put off the end of a lease by its ttl; when it ends now. NotFoundError when it has run out,
+        then register again.
+        """
         return self._do(calls.renew(service, address))
 
-    def deregister(self, service: str, address: str, *, if_revision: int | None = None) -> Any:
+    def deregister(self, service: str, address: str, *, if_revision: int | None = None) -> Changed:
         """Take an endpoint out; what is under way there ends."""
         return self._do(calls.deregister(service, address, if_revision))
 
@@ -186,35 +244,52 @@ class Client:
         settings = lease.settings(weight, version, priority, tags, metadata)
         return Registration(self, Spec(service, address, ttl, settings), drain)
 
+    def health(self, service: str, address: str) -> Any:
+        """What the checks of an endpoint say, and said lately."""
+        return self._do(calls.health(service, address))
+
+    def heartbeat(self, service: str, address: str, status: Beat = "pass", note: str = "") -> Any:
+        """For an endpoint whose health is reported by itself (a check of kind ttl)."""
+        return self._do(calls.heartbeat(service, address, status, note))
+
     # ---- events ------------------------------------------------------------------------------------------
 
-    def events(self, since: int | None = None) -> Iterator[Event]:
-        """What happens, as it happens, without end; `since`: from the one after that revision. A connection
-        that breaks is made again, and no event is lost. Raises NobodyAnswersError when there is no first
-        connection, GoneError when what comes next is not kept any more.
+    def past_events(
+        self, since: int | None = None, *, limit: int = 100, **filters: str | None
+    ) -> list[Event]:
+        """What is kept: from the one after that revision, else the newest; oldest first. Filters: service,
+        namespace, kind ("endpoint.health", or "endpoint" for all of endpoints).
+        """
+        return self._do(calls.past_events(filters, since, limit))
+
+    def events(self, since: int | None = None, **filters: str | None) -> Iterator[Event]:
+        """What happens, as it happens, without end; filters as for past_events. A connection that breaks is
+        made again and no event is lost; one may come twice then. Raises NobodyAnswersError when there is no
+        first connection, GoneError when what comes next is not kept any more.
         """
         parser = stream.Parser(None if since is None else str(since))
         failures = 0
         while True:
             try:
-                for event in self._stream(parser):
+                for event in self._stream(parser, filters):
                     failures = 0
                     yield event
             except NobodyAnswersError:
-                if parser.last_id is None:
+                if not parser.began:
                     raise
             parser.broken()
             failures += 1
             time.sleep(stream.pause(failures))
 
-    def _stream(self, parser: stream.Parser) -> Iterator[Event]:
-        call = calls.events(parser.headers)
+    def _stream(self, parser: stream.Parser, filters: Mapping[str, str | None]) -> Iterator[Event]:
+        call = calls.events(filters, parser.since, parser.headers)
         to = connection(self.place, max(self.timeout, stream.SILENCE_S))
         try:
             to.request(call.method, call.target, None, call.all_headers | self.place.authorization)
             answer = to.getresponse()
             if answer.status != 200:
                 call.result(self.url, answer.status, answer.read(), answer.headers.get("Retry-After"))
+            parser.began = True
             for line in answer:
                 event = parser.feed(line.decode().rstrip("\r\n"))
                 if event is not None:
@@ -223,6 +298,30 @@ class Client:
             raise nobody(self.place, error) from None
         finally:
             to.close()
+
+    # ---- access ------------------------------------------------------------------------------------------
+
+    def tokens(self) -> list[Token]:
+        """Oldest first, those that are no longer valid included."""
+        return self._do(calls.tokens())
+
+    def create_token(
+        self, name: str, role: Role, *, namespaces: Sequence[str] = ("*",), ttl_s: float | None = None
+    ) -> NewToken:
+        """`token` of the answer is shown this once."""
+        return self._do(calls.create_token(name, role, namespaces, ttl_s))
+
+    def revoke_token(self, token: str) -> Token:
+        """By its id."""
+        return self._do(calls.revoke_token(token))
+
+    def audit(self, **query: str | int | None) -> list[AuditEntry]:
+        """Entries of the audit log; query: after, limit, newest ("true"), action, actor, subject, result."""
+        return self._do(calls.audit(query))
+
+    def verify_audit(self) -> Verdict:
+        """Whether the audit log is as it was written."""
+        return self._do(calls.verify_audit())
 
 
 class Registration:
@@ -281,10 +380,7 @@ class Registration:
         if self._drain:
             self._client.admin(spec.service, spec.address, "maint", reason=lease.LEAVING)
             deadline = time.monotonic() + self._drain
-            while time.monotonic() < deadline and self._is_busy():
+            while time.monotonic() < deadline and self._client.endpoint(*spec.place)["in_flight"]:
                 time.sleep(lease.DRAIN_POLL_S)
         self._end()
         self._client.deregister(spec.service, spec.address)
-
-    def _is_busy(self) -> bool:
-        return lease.is_busy(self._client.status(), self._keeping.spec)

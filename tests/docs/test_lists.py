@@ -31,10 +31,39 @@ def supervisor():
     stand_in.close()
 
 
-def test_every_command_is_documented():
-    listed = set(re.findall(r"^\| `turnout ([a-z]+)", doc("commands.md"), re.MULTILINE))
+def commands(group, *before: str) -> dict[str, set[str]]:
+    """Words of each command -> its options, without those that are the same everywhere."""
+    out = {}
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            out |= commands(command, *before, name)
+        else:
+            options = {word for it in command.params for word in it.opts if word.startswith("--")}
+            out[" ".join((*before, name))] = options - {"--json", "--api", "--help"}
+    return out
 
-    assert listed == set(typer.main.get_command(app).commands)
+
+def test_every_command_is_documented_with_its_options():
+    rows = dict(re.findall(r"^\| `turnout ([a-z]+(?: [a-z]+)*)([^\n]*)$", doc("commands.md"), re.MULTILINE))
+    there = commands(typer.main.get_command(app))
+
+    assert set(rows) == set(there)
+    missing = {
+        (name, option)
+        for name, options in there.items()
+        for option in options
+        if option not in rows[name] and option.replace("--", "--no-") not in rows[name]
+    }
+    assert missing == set()
+
+
+def test_every_option_that_stands_before_the_command_is_documented():
+    text = doc("commands.md")
+    options = {word for it in typer.main.get_command(app).params for word in it.opts if word.startswith("--")}
+
+    assert {
+        word for word in options - {"--help"} if f"`{word}`" not in text and f"`turnout {word}" not in text
+    } == set()
 
 
 def test_every_exit_code_is_documented():

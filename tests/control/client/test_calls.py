@@ -44,11 +44,11 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters():
     [
         (lambda c: c.status(), "GET /v1/status", None),
         (lambda c: c.stop(now=True), "POST /v1/stop", {"now": True}),
-        (lambda c: c.weight(*HERE, 3), f"PUT {ENDPOINT}", {"weight": 3}),
-        (lambda c: c.admin(*HERE, "drain"), f"PUT {ENDPOINT}", {"admin": "drain"}),
+        (lambda c: c.weight(*HERE, 3), f"PATCH {ENDPOINT}", {"weight": 3}),
+        (lambda c: c.admin(*HERE, "drain"), f"PATCH {ENDPOINT}", {"admin": "drain"}),
         (
             lambda c: c.admin(*HERE, "maint", reason="disk", until=5.0),
-            f"PUT {ENDPOINT}",
+            f"PATCH {ENDPOINT}",
             {"admin": "maint", "reason": "disk", "until": 5.0},
         ),
         (
@@ -56,13 +56,39 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters():
             "POST /v1/services/orders/endpoints",
             {"address": "10.0.0.1:80", "lease_ttl": 9, "version": "v2", "tags": ["a"]},
         ),
+        (
+            lambda c: c.endpoint(*HERE, {"weight": 1, "admin": "ready"}),
+            f"PATCH {ENDPOINT}",
+            {"weight": 1, "admin": "ready"},
+        ),
+        (lambda c: c.endpoint(*HERE), f"GET {ENDPOINT}", None),
+        (lambda c: c.split("app"), "GET /v1/services/app/split", None),
+        (lambda c: c.put_service("app", {"kind": "http"}), "PUT /v1/services/app", {"kind": "http"}),
+        (lambda c: c.delete_service("app"), "DELETE /v1/services/app", None),
+        (lambda c: c.services(kind="tcp"), "GET /v1/services?kind=tcp&limit=1000", None),
+        (
+            lambda c: c.past_events(7, kind="split"),
+            "GET /v1/events?kind=split&from=7&follow=false&limit=100",
+            None,
+        ),
+        (
+            lambda c: c.create_token("ci", "viewer", ttl_s=60),
+            "POST /v1/tokens",
+            {"name": "ci", "role": "viewer", "namespaces": ["*"], "ttl_s": 60},
+        ),
+        (lambda c: c.audit(actor="ci", newest="true"), "GET /v1/audit?actor=ci&newest=true", None),
+        (
+            lambda c: c.heartbeat(*HERE, "warn", "slow"),
+            f"PUT {ENDPOINT}/health",
+            {"status": "warn", "note": "slow"},
+        ),
         (lambda c: c.renew(*HERE), f"PUT {ENDPOINT}/lease", {}),
         (lambda c: c.deregister(*HERE), f"DELETE {ENDPOINT}", None),
         (lambda c: c.call("GET", "/v1/workers"), "GET /v1/workers", None),
     ],
 )
 def test_a_call_is_one_request(client, api, do, asked, body):
-    api.answer[asked] = Answer({})
+    api.answer[asked.partition("?")[0]] = Answer({"expires": 1.0, "items": [], "next": None, "shares": {}})
     do(client)
 
     assert api.asked() == [asked]
@@ -75,6 +101,16 @@ def test_what_is_asked_is_read_out_of_the_answer(client, api):
     api.answer["PUT /v1/services/a/split"] = Answer({"shares": {"v1": 1.0}})
 
     assert (client.reload(), client.upgrade(), client.split("a", {"v1": 9})) == (7, 4711, {"v1": 1.0})
+
+
+def test_all_pages_of_a_list_are_read(client, api):
+    api.answer["GET /v1/services/a/endpoints"] = [
+        Answer({"items": [1, 2], "next": "x y"}),
+        Answer({"items": [3], "next": None}),
+    ]
+
+    assert client.endpoints("a") == [1, 2, 3]
+    assert api.asked()[1].endswith("cursor=x+y")
 
 
 def test_a_revision_is_what_the_change_is_for(client, api):

@@ -32,18 +32,32 @@ def test_events_come_in_their_order(client, api):
 
     assert some(client, 3) == [1, 2, 3]
     assert api.came[0].headers["Accept"] == "text/event-stream"
-    assert "Last-Event-ID" not in api.came[0].headers
+    assert api.asked() == ["GET /v1/events"]
 
 
 def test_a_break_is_bridged_and_a_half_event_is_void(client, api):
     def one_and_a_half(request):
-        last = int(request.headers["Last-Event-ID"])
+        last = int(request.path.partition("from=")[2])
         return stream(event(last + 1), event(last + 2)[:-3])
 
     api.answer["GET /v1/events"] = one_and_a_half
 
     assert some(client, 3, since=0) == [1, 2, 3]
-    assert [request.headers["Last-Event-ID"] for request in api.came] == ["0", "1", "2"]
+    assert api.asked() == [f"GET /v1/events?from={last}" for last in (0, 1, 2)]
+
+
+def test_events_are_chosen_by_the_api(client, api):
+    api.answer["GET /v1/events"] = stream(event(4))
+
+    assert some(client, 1, service="a", kind="split") == [4]
+    assert api.asked() == ["GET /v1/events?service=a&kind=split"]
+
+
+def test_one_that_is_dropped_comes_back_for_the_rest(client, api):
+    dropped = b'event: dropped\ndata: {"reason": "too slow"}\n\n'
+    api.answer["GET /v1/events"] = [stream(event(1), dropped), stream(event(2))]
+
+    assert some(client, 2) == [1, 2]
 
 
 def test_what_is_not_kept_any_more_is_an_error(client, api):

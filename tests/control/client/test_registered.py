@@ -8,14 +8,16 @@ from .conftest import Answer
 
 REGISTER = "POST /v1/services/orders/endpoints"
 ENDPOINT = "/v1/services/orders/endpoints/10.0.0.1%3A80"
-RENEW, DEREGISTER, CHANGE = f"PUT {ENDPOINT}/lease", f"DELETE {ENDPOINT}", f"PUT {ENDPOINT}"
+LOOK = f"GET {ENDPOINT}"
+RENEW, DEREGISTER, CHANGE = f"PUT {ENDPOINT}/lease", f"DELETE {ENDPOINT}", f"PATCH {ENDPOINT}"
 GONE = Answer({"detail": "there is no such lease"}, 404)
+RENEWED = Answer({"expires": 1.0})
 DOWN = Answer({"detail": "not now"}, 503)
 
 
 @pytest.fixture
 def api(api):
-    api.answer |= {REGISTER: Answer({}), RENEW: Answer({}), DEREGISTER: Answer({}), CHANGE: Answer({})}
+    api.answer |= {REGISTER: Answer({}), RENEW: RENEWED, DEREGISTER: Answer({}), CHANGE: Answer({})}
     return api
 
 
@@ -34,7 +36,7 @@ def test_an_endpoint_is_registered_renewed_and_deregistered(client, api):
 
 
 def test_a_lease_that_was_lost_is_taken_anew_at_once(client, api):
-    api.answer[RENEW] = [GONE, Answer({})]
+    api.answer[RENEW] = [GONE, RENEWED]
     with enter(client, ttl=3) as kept:
         api.until(lambda: len(api.asked(REGISTER)) == 2)
         api.until(lambda: len(api.asked(RENEW)) == 2)
@@ -48,7 +50,7 @@ def test_a_renewal_that_fails_is_tried_again_and_the_reason_can_be_asked_for(cli
     with enter(client) as kept:
         api.until(lambda: len(api.asked(RENEW)) >= 2)
         assert "not now" in str(kept.error)
-        api.answer[RENEW] = Answer({})
+        api.answer[RENEW] = RENEWED
         before = len(api.asked(RENEW))
         api.until(lambda: len(api.asked(RENEW)) >= before + 2)
         assert kept.error is None
@@ -78,13 +80,9 @@ def test_nothing_is_renewed_after_the_end(client, api):
 
 
 def test_requests_under_way_end_before_the_endpoint_is_deregistered(client, api):
-    def status(in_flight):
-        row = {"address": "10.0.0.1:80", "in_flight": in_flight}
-        return Answer({"services": [{"name": "orders", "endpoints": [row], "split": []}]})
-
-    api.answer["GET /v1/status"] = [status(2), status(1), status(0)]
+    api.answer[LOOK] = [Answer({"in_flight": number}) for number in (2, 1, 0)]
     with enter(client, ttl=60, drain=30):
         pass
 
-    assert api.asked() == [REGISTER, CHANGE, *["GET /v1/status"] * 3, DEREGISTER]
+    assert api.asked() == [REGISTER, CHANGE, *[LOOK] * 3, DEREGISTER]
     assert api.came[1].json["admin"] == "maint"

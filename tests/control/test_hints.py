@@ -1,6 +1,6 @@
 """What is said of names that do not exist."""
 
-from turnout.control.target import HINTS, hint
+from turnout.control.hints import HINTS, hint
 
 
 def test_a_near_name_is_suggested():

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 
-HINTS = 8
-"""So many names are listed when none is near; there may be thousands."""
+from turnout.control.hints import hint
 
 
 def find(status: Any, service: str) -> Any:
@@ -19,15 +17,6 @@ def find(status: Any, service: str) -> Any:
     if service not in rows:
         raise typer.BadParameter(f'no service is named "{service}"{hint(service, rows)}')
     return rows[service]
-
-
-def hint(word: str, known: Iterable[str]) -> str:
-    words = list(known)
-    near = difflib.get_close_matches(word, words, n=1)
-    if near:
-        return f'; did you mean "{near[0]}"?'
-    more = f" and {len(words) - HINTS} more" if len(words) > HINTS else ""
-    return f"; there are {', '.join(words[:HINTS]) or 'none'}{more}"
 
 
 @dataclass(frozen=True)
