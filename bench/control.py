@@ -33,6 +33,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from turnout.ext.scoreboard import Admin, Health
 from turnout.proxy.config import parse
 from turnout.proxy.model import Config, Endpoint, Service
 from turnout.proxy.supervisor import Supervisor
@@ -58,7 +59,7 @@ def addresses(service: int, count: int) -> list[str]:
     return [f"10.{service}.{n // 250}.{n % 250 + 1}:8000" for n in range(count)]
 
 
-def text_of(folder: str, services: int, endpoints: int, origin: str, balance: str) -> str:
+def text_of(folder: str, port: int, services: int, endpoints: int, origin: str, balance: str) -> str:
     tables = "".join(
         f'[services.s{i}]\nbalance = "{balance}"\nendpoints = {json.dumps(addresses(i, endpoints))}\n'
         f'[[routes]]\npath = "/s{i}"\nservice = "s{i}"\n'
@@ -66,23 +67,54 @@ def text_of(folder: str, services: int, endpoints: int, origin: str, balance: st
     )
     return (
         f'[proxy]\nworkers = {WORKERS}\nmax_endpoints = 16384\nstate = "{folder}/state"\n'
-        f'[listeners.web]\nbind = "127.0.0.1:{free_port()}"\n[services.live]\nendpoints = ["{origin}"]\n'
+        f'[control]\nlisten = "127.0.0.1:{free_port()}"\n'
+        f'[listeners.web]\nbind = "127.0.0.1:{port}"\n[services.live]\nendpoints = ["{origin}"]\n'
         f'[[routes]]\npath = "/live"\nservice = "live"\n{tables}'
     )
 
 
+class Registered:
+    """A control side that has nothing but the configuration to put in force next."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.config = supervisor.config
+
+    async def prepare(self, file: Config) -> None: ...
+
+    def merge(self, _file: Config) -> Config:
+        return self.config
+
+    def health_of(self, _service: str, _address: str) -> Health:
+        return "up"
+
+    def admin_of(self, _service: str, _address: str) -> Admin:
+        return "ready"
+
+    def in_force(self, config: Config) -> None: ...
+
+    async def start(self, *_socks: object) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 @contextlib.asynccontextmanager
-async def serving(text: str, folder: Path) -> AsyncIterator[Supervisor]:
+async def serving(text: str, folder: Path) -> AsyncIterator[tuple[Supervisor, Registered]]:
     file = folder / "turnout.toml"
     file.write_text(text)
-    supervisor = Supervisor(file, parse(text, str(file)))
+    controls: list[Registered] = []
+
+    def control(supervisor: Supervisor) -> Registered:
+        controls.append(Registered(supervisor))
+        return controls[0]
+
+    supervisor = Supervisor(file, parse(text, str(file)), control=control)
     running = asyncio.create_task(supervisor.run())
     while supervisor.state != "serving":
         await asyncio.sleep(0.01)
         if running.done():
             running.result()
     try:
-        yield supervisor
+        yield supervisor, controls[0]
     finally:
         supervisor.stop()
         await running
@@ -124,13 +156,12 @@ class Watch:
         supervisor.freezer.freeze = freeze  # type: ignore[method-assign]
 
 
-async def measure(supervisor: Supervisor, services: int, count: int) -> Row:
+async def measure(supervisor: Supervisor, control: Registered, services: int, count: int) -> Row:
     watch, total = Watch(supervisor), []
     for number in range(WARM_UP + count):
-        config = changes(supervisor.config, number, services)
+        control.config = changes(supervisor.config, number, services)
         start = time.perf_counter()
-        async with supervisor._changing:
-            await supervisor._apply(config)
+        await supervisor.refresh()
         total.append((time.perf_counter() - start) * 1000)
         await asyncio.sleep(0.002)
     total, freeze = total[WARM_UP:], watch.freeze_ms[WARM_UP:]
@@ -160,11 +191,10 @@ async def client(port: int, failed: list[str], stop: asyncio.Event) -> None:
 
 
 @contextlib.asynccontextmanager
-async def traffic(supervisor: Supervisor, busy: bool) -> AsyncIterator[None]:
+async def traffic(port: int, busy: bool) -> AsyncIterator[None]:
     if not busy:
         yield
         return
-    port = supervisor._sockets.all()[0].sock.getsockname()[1]
     stop, failed = asyncio.Event(), list[str]()
     clients = [asyncio.create_task(client(port, failed, stop)) for _ in range(CLIENTS)]
     try:
@@ -189,9 +219,10 @@ async def propagate(shape: str, balance: str, busy: bool, count: int) -> Row:
     services, endpoints = (int(part) for part in shape.split("x"))
     with tempfile.TemporaryDirectory(prefix="turnout-bench-") as name:
         async with Origin() as origin:
-            text = text_of(name, services, endpoints, origin.address, balance)
-            async with serving(text, Path(name)) as supervisor, traffic(supervisor, busy):
-                row = await measure(supervisor, services, count)
+            port = free_port()
+            text = text_of(name, port, services, endpoints, origin.address, balance)
+            async with serving(text, Path(name)) as (supervisor, control), traffic(port, busy):
+                row = await measure(supervisor, control, services, count)
                 pids = [worker.pid for worker in supervisor.worker_rows()]
                 memory = [psutil.Process(pid).memory_info().rss for pid in (os.getpid(), *pids)]
     return {

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from turnout.control.access import tls
 from turnout.control.access.audit import Audit
 from turnout.control.access.gate import Gate
 from turnout.control.access.tokens import Tokens
@@ -24,7 +25,7 @@ from turnout.control.registry.registry import Registry
 from turnout.control.storage.store import Store, StoreError, store_url
 from turnout.ext.scoreboard import Admin, Health
 from turnout.proxy.errors import StartError
-from turnout.proxy.model import Config, Control
+from turnout.proxy.model import Config, Control, is_local
 
 if TYPE_CHECKING:
     from turnout.proxy.supervisor import Supervisor
@@ -76,6 +77,10 @@ class Plane:
             raise StartError([f"[control] state: {error}"]) from None
 
     async def _open_access(self, control: Control) -> None:
+        if control.tls is not None:
+            tls.context(control.tls, self.supervisor.file)  # a mistake is said before anything serves
+        elif control.auth == "tokens" and not is_local(control.listen):
+            log.warning("[control] tokens can be read on their way to %s; give it tls", control.listen)
         self.tokens = self._opened(Tokens(self.store))
         self.gate = Gate(self.tokens, auth=control.auth, clients=control.clients)
         self.audit = self._opened(Audit(self.store, self.supervisor.directory))

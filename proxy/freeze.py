@@ -80,11 +80,16 @@ class _Plans:
     routes: Plan[RouteKey] | None
 
 
+PENDING = Member(Endpoint(address="127.0.0.1:1"), "", 0, "")
+"""Stands in a draft where a member is still to be made."""
+
+
 @dataclass
 class _Draft:
-    """A service whose piece is to be made. `alike`: nothing but endpoints has changed. `addresses` of its
-    endpoints, as resolved, in their order; `came` and `gone`: endpoints that are new under their key, and the
-    members that are not there any more; `reweighed`: members whose configured weight has changed.
+    """A service whose piece is to be made. `alike`: all but endpoints is as it was. `members` by address as
+    written; `rest`, the places of those that are still to be made, and `addresses` of them, as resolved.
+    `came` and `gone`: endpoints that are new under their key, and the members that are not there any more;
+    `reweighed`: members whose configured weight has changed.
     """
 
     name: str
@@ -92,15 +97,48 @@ class _Draft:
     before: Piece | None
     alike: bool
     grace: int  # the proxy's
-    addresses: list[str] = field(default_factory=list)
-    came: dict[EndpointKey, Endpoint] = field(default_factory=dict)
-    gone: dict[EndpointKey, Member] = field(default_factory=dict)
-    groups: dict[str, list[int]] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
+    rest: list[int] = field(default_factory=list)
+    addresses: dict[str, str] = field(default_factory=dict)
+    came: dict[EndpointKey, Endpoint] = field(default_factory=dict)
+    gone: list[EndpointKey] = field(default_factory=list)
+    groups: dict[str, list[int]] = field(default_factory=dict)
     reweighed: list[Member] = field(default_factory=list)
 
-    def key(self, place: int) -> EndpointKey:
-        return (self.name, self.service.endpoints[place].address, self.addresses[place])
+    @property
+    def known(self) -> Mapping[str, Member]:
+        """The members before."""
+        return {} if self.before is None else self.before.members
+
+    def keep(self, names: bool) -> None:
+        """Take over the members that are the same, unless their names are looked up again."""
+        known = self.known if self.alike and not names else {}
+        for place, endpoint in enumerate(self.service.endpoints):
+            old = known.get(endpoint.address)
+            if old is not None and old.endpoint is endpoint:
+                self.members[endpoint.address] = old
+            else:
+                self.members[endpoint.address] = PENDING
+                self.rest.append(place)
+
+    def locate(self, found: Mapping[str, str], names: bool) -> None:
+        """Who is where, who came and who has gone. `found` has the addresses that were looked up; with
+        `names` they count for all, else for those that are new.
+        """
+        known = self.known
+        for endpoint in self.pending():
+            old = known.get(endpoint.address)
+            address = found[endpoint.address] if names or old is None else old.address
+            self.addresses[endpoint.address] = address
+            if old is None or old.address != address:
+                self.came[self.name, endpoint.address, address] = endpoint
+                if old is not None:
+                    self.gone.append((self.name, endpoint.address, old.address))
+        self.gone += [(self.name, at, known[at].address) for at in known.keys() - self.members.keys()]
+        self.groups = groups_of(self.service)
+
+    def pending(self) -> Iterator[Endpoint]:
+        return (self.service.endpoints[place] for place in self.rest)
 
 
 class Freezer:
@@ -269,9 +307,11 @@ class Freezer:
             for name, service in config.services.items()
             if everything or service is not self.config.services.get(name)
         }
+        for draft in out.values():
+            draft.keep(names)
         found = self._resolved(out.values(), names)
         for draft in out.values():
-            _compare(draft, found, names)
+            draft.locate(found, names)
         return out
 
     def _draft(self, name: str, service: Service, config: Config) -> _Draft:
@@ -287,9 +327,8 @@ class Freezer:
         wanted = [
             (draft.name, place, endpoint.address)
             for draft in drafts
-            for known in [{} if names or draft.before is None else draft.before.members]
-            for place, endpoint in enumerate(draft.service.endpoints, 1)
-            if endpoint.address not in known
+            for place, endpoint in zip(draft.rest, draft.pending(), strict=True)
+            if names or endpoint.address not in draft.known
         ]
         if not wanted:
             return {}
@@ -297,7 +336,7 @@ class Freezer:
         problems = [
             Problem(
                 self.file,
-                f"[services.{name}] endpoints[{place}]",
+                f"[services.{name}] endpoints[{place + 1}]",
                 f'"{address}" cannot be looked up: {why.strerror or why}',
             )
             for name, place, address in wanted
@@ -309,15 +348,15 @@ class Freezer:
 
     def _over_tls(self, config: Config, drafts: Mapping[str, _Draft]) -> set[str]:
         """Services that speak TLS to any of their endpoints."""
-        return {
-            name
-            for name, service in config.services.items()
-            if (
-                any(service.over_tls(endpoint) for endpoint in service.endpoints)
-                if name in drafts
-                else self.tls.services.get(name) is not None
-            )
-        }
+        return {name for name in config.services if self._speaks_tls(name, drafts.get(name))}
+
+    def _speaks_tls(self, name: str, draft: _Draft | None) -> bool:
+        before = self.tls.services.get(name) is not None
+        if draft is None:
+            return before
+        over_tls = draft.service.over_tls
+        kept_plain = draft.alike and not before
+        return any(map(over_tls, draft.pending() if kept_plain else draft.service.endpoints))
 
     def _plan(self, config: Config, drafts: Mapping[str, _Draft], *, same_frame: bool) -> _Plans:
         gone = [name for name in self.config.services if name not in config.services]
@@ -384,11 +423,8 @@ class Freezer:
         return Frame(made_of, dumped(rows))
 
     def _piece(self, draft: _Draft, plans: _Plans, tls: TlsRows) -> Piece:
-        tables = draft.service.endpoints
-        draft.members = {
-            endpoint.address: self._member(draft, place, endpoint, plans.endpoints)
-            for place, endpoint in enumerate(tables)
-        }
+        for endpoint in draft.pending():
+            draft.members[endpoint.address] = self._member(draft, endpoint, plans.endpoints)
         asked = asked_of(draft.service)
         groups = tuple(
             Group(
@@ -402,36 +438,34 @@ class Freezer:
         slot = self.services.slot(draft.name, plans.services)
         return Piece(slot, self._settings(draft, tls), draft.members, groups)
 
-    def _member(self, draft: _Draft, place: int, endpoint: Endpoint, plan: Plan[EndpointKey]) -> Member:
-        """As it was, if it was there and is the same; with the newest object of its table."""
-        before = draft.before.members.get(endpoint.address) if draft.before is not None else None
-        address = draft.addresses[place]
-        if before is None or before.address != address:
-            return self._new_member(draft, place, endpoint, plan)
-        if draft.alike and before.endpoint is endpoint:
-            return before
+    def _member(self, draft: _Draft, endpoint: Endpoint, plan: Plan[EndpointKey]) -> Member:
+        """As it was, with the newest object of its table, if that says the same."""
+        before = draft.known.get(endpoint.address)
+        key = (draft.name, endpoint.address, draft.addresses[endpoint.address])
+        if before is None or key in draft.came:
+            return self._new_member(key, draft.service, endpoint, plan)
         if draft.alike and before.endpoint == endpoint:
             return replace(before, endpoint=endpoint)
-        made = self._new_member(draft, place, endpoint, plan)
+        made = self._new_member(key, draft.service, endpoint, plan)
         if before.endpoint.weight != endpoint.weight:
             draft.reweighed.append(made)
         return made
 
-    def _new_member(self, draft: _Draft, place: int, endpoint: Endpoint, plan: Plan[EndpointKey]) -> Member:
-        address = draft.addresses[place]
-        slot = self.endpoints.slot(draft.key(place), plan)
-        generation = self.scoreboard.endpoint(slot)["generation"] + (draft.key(place) in plan.new)
-        over_tls = draft.service.over_tls(endpoint)
+    def _new_member(
+        self, key: EndpointKey, service: Service, endpoint: Endpoint, plan: Plan[EndpointKey]
+    ) -> Member:
+        name, written, address = key
+        slot = self.endpoints.slot(key, plan)
         row = {
             "slot": slot,
-            "generation": generation,
+            "generation": self.scoreboard.endpoint(slot)["generation"] + (key in plan.new),
             "weight": endpoint.weight,
             "priority": endpoint.priority,
-            "identity": identity(draft.name, endpoint.address),
-            "name": endpoint.address,
+            "identity": identity(name, written),
+            "name": written,
             "version": endpoint.version,
             "address": address,
-            "tls": name_for(draft.service, endpoint.address) if over_tls else None,
+            "tls": name_for(service, written) if service.over_tls(endpoint) else None,
         }
         return Member(endpoint, address, slot, dumped(row))
 
@@ -496,7 +530,7 @@ class Freezer:
     def _enter_endpoints(self, draft: _Draft, plan: Plan[EndpointKey]) -> None:
         """A newcomer to a service that runs ramps up; when all are new there is nobody to spare it."""
         new = [key for key in draft.came if key in plan.new]
-        running = len(new) < len(draft.addresses)
+        running = len(new) < len(draft.members)
         for key in new:
             self.scoreboard.use_endpoint(
                 plan.new[key],
@@ -532,24 +566,6 @@ def _alike(one: Service, other: Service) -> bool:
         for name, value in one.__dict__.items()
         if name != "endpoints"
     )
-
-
-def _compare(draft: _Draft, found: Mapping[str, str], names: bool) -> None:
-    """Who is where, who came and who has gone. `found` has the addresses that were looked up; with `names`
-    they count for all, else for those that are new.
-    """
-    before: Mapping[str, Member] = {} if draft.before is None else draft.before.members
-    for place, endpoint in enumerate(draft.service.endpoints):
-        old = before.get(endpoint.address)
-        address = found[endpoint.address] if names or old is None else old.address
-        draft.addresses.append(address)
-        if old is None or old.address != address:
-            draft.came[draft.key(place)] = endpoint
-    now = {e.address: at for e, at in zip(draft.service.endpoints, draft.addresses, strict=True)}
-    for written, old in before.items():
-        if now.get(written) != old.address:
-            draft.gone[draft.name, written, old.address] = old
-    draft.groups = groups_of(draft.service)
 
 
 def _routes(config: Config, table: SlotTable[RouteKey], plan: Plan[RouteKey]) -> Iterator[dict[str, Any]]:

@@ -61,6 +61,7 @@ class Piece:
             self.slot == other.slot
             and self.settings == other.settings
             and self.groups == other.groups
+            and len(self.members) == len(other.members)
             and [member.text for member in self.members.values()]
             == [member.text for member in other.members.values()]
         )
@@ -75,10 +76,12 @@ class Piece:
         """What makes it of what it was."""
         kept = {} if before is None else before.members
         members = ",".join(
-            str(member.slot)
-            if (old := kept.get(address)) is not None and old.text == member.text
-            else member.text
-            for address, member in self.members.items()
+            [
+                str(member.slot)
+                if (old := kept.get(address)) is member or (old is not None and old.text == member.text)
+                else member.text
+                for address, member in self.members.items()
+            ]
         )
         settings = "null" if before is not None and before.settings == self.settings else self.settings
         groups = dumped([group.row() for group in self.groups])

@@ -98,9 +98,17 @@ class Wrong(TypedDict):
     why: str
 
 
+class End(TypedDict):
+    """The last entry that is right: noted elsewhere, its hash shows later that it is still the same."""
+
+    n: int
+    hash: str
+
+
 class Verified(TypedDict):
     ok: bool
     entries: int
+    head: End
     broken: Wrong | None
 
 
@@ -159,7 +167,8 @@ def audit_row(entry: AuditEntry) -> AuditRow:
 async def verify(call: Call) -> Reply:
     verdict = await call.parts.audit.verify()
     broken = None if verdict.broken is None else Wrong(n=verdict.broken.n, why=verdict.broken.why)
-    return Reply(Verified(ok=verdict.ok, entries=verdict.entries, broken=broken))
+    head = End(n=verdict.head.n, hash=verdict.head.hash)
+    return Reply(Verified(ok=verdict.ok, entries=verdict.entries, head=head, broken=broken))
 
 
 ROUTES = (

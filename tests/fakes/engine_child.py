@@ -57,7 +57,13 @@ class Child:
         self.control.sendall(json.dumps(reply).encode() + b"\n")
 
     def do_load(self, document: dict[str, Any]) -> int:
-        return self.engine.load(Snapshot(document))  # type: ignore[arg-type]
+        self.snapshot = Snapshot(document)  # type: ignore[arg-type]
+        return self.engine.load(self.snapshot)
+
+    def do_change(self, changes: dict[str, Any]) -> int:
+        """As a worker does with changes to what it was sent before."""
+        self.snapshot = Snapshot(changes | {"base": self.snapshot.version}, self.snapshot)  # type: ignore[call-overload]
+        return self.engine.load(self.snapshot)
 
     def do_listen(self, slot: int, fd: int) -> None:
         self.engine.listen(slot, fd)

@@ -309,6 +309,12 @@ class Proxy:
                 for slot, group in enumerate(self.sockets):
                     worker.ask("listen", slot, group[n].fileno())
 
+    def change(self, *services: Any) -> None:
+        """A snapshot with the same frame; `services` as in turnout/ext/snapshot.pyi. `document` stays."""
+        version = next(self.versions)
+        for worker in self.workers:
+            worker.ask("change", {"version": version, "frame": None, "services": services})
+
     # ---- traffic
 
     @property
