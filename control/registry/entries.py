@@ -127,6 +127,10 @@ class EndpointEntry:
     def admin_until(self) -> float | None:
         return self.override.until
 
+    def is_made_of(self, entry: EndpointEntry) -> bool:
+        """Whether this is that entry, but for what was set at run time."""
+        return self.endpoint is entry.endpoint and self.lease is entry.lease and self.unfit == entry.unfit
+
     def overridden(self, override: Override) -> EndpointEntry:
         return replace(self, override=override, revision=max(self.revision, override.revision))
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, select
 
 from turnout.control.registry.entries import EndpointEntry, Key, Lease, Override, SplitSet
 from turnout.control.storage import schema
@@ -59,8 +59,9 @@ async def read(store: Store, now: float) -> Records:
 
 async def put(change: Change, table: Any, key: dict[str, Any], values: dict[str, Any]) -> None:
     """One row in the place of the one that has this key, if any."""
-    await remove(change, table, key)
-    await change.execute(insert(table).values(**key, **values, revision=change.revision))
+    new = {**values, "revision": change.revision}
+    statement = change.insert(table).values(**key, **new)
+    await change.execute(statement.on_conflict_do_update(index_elements=list(key), set_=new))
 
 
 async def remove(change: Change, table: Any, key: dict[str, Any]) -> None:

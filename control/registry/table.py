@@ -49,7 +49,7 @@ class Table:
     stale_splits: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Merged:
     """One service, and what it was made of."""
 
@@ -81,10 +81,9 @@ class Merger:
             if before is not None and before.registered is more:
                 merged[name] = before
             else:
-                own = before.own if before is not None else of_file(name, said)
-                merged[name] = merge_service(file, name, said, own, more)
-        former, table = self._merged, self._table
-        if table is not None and table.file is file and list(former.items()) == list(merged.items()):
+                merged[name] = merge_service(file, name, more, before)
+        table, same = self._table, list(self._merged.items()) == list(merged.items())
+        if table is not None and table.file is file and same:
             return table
         self._merged = merged
         services = {name: one.service for name, one in merged.items()}
@@ -98,16 +97,19 @@ class Merger:
         return self._table
 
 
-def merge_service(file: Config, name: str, said: Service | None, own: Endpoints, more: Registered) -> _Merged:
-    """`said` is the service of the file and `own` its endpoints there."""
+def merge_service(file: Config, name: str, more: Registered, before: _Merged | None) -> _Merged:
+    """`before` is what was made of it when the file said the same."""
+    said = file.services.get(name)
     settings = said if said is not None else more.settings
     assert settings is not None
+    own = before.own if before is not None else of_file(name, said)
+    former = before.entry.endpoints if before is not None else {}
     split, stale_split = split_in_force(settings, more)
     entries = dict(own)
     for source in more.sources.values():
         for address, entry in source.items():
             entries.setdefault(address, entry)
-    stale = tuple(overridden(name, entries, more.overrides))
+    stale = tuple(overridden(name, entries, more.overrides, former))
     if any(more.sources.values()):
         mark_unfit(file, name, settings, entries)
     bare = settings.model_copy(update={"endpoints": (), "split": split})
@@ -131,7 +133,12 @@ def split_in_force(settings: Service, more: Registered) -> tuple[dict[str, float
     return {**dict.fromkeys(settings.split, 0.0), **more.split.shares}, False
 
 
-def overridden(name: str, entries: Endpoints, overrides: Mapping[str, Override]) -> Iterator[Key]:
+def overridden(
+    name: str,
+    entries: Endpoints,
+    overrides: Mapping[str, Override],
+    former: Mapping[str, EndpointEntry],
+) -> Iterator[Key]:
     """Put overrides into `entries`; yields those that have nothing to say any more. The state of an endpoint
     that is gone for a while stays: it comes back as it was left.
     """
@@ -142,7 +149,9 @@ def overridden(name: str, entries: Endpoints, overrides: Mapping[str, Override])
         if override.weight is not None and override.weight_said != entry.endpoint.weight:
             override = replace(override, weight=None, weight_said=None)
             yield name, address
-        entries[address] = entry.overridden(override)
+        before = former.get(address)
+        made = before is not None and before.override is override and before.is_made_of(entry)
+        entries[address] = before if made and before is not None else entry.overridden(override)
 
 
 def mark_unfit(file: Config, name: str, settings: Service, entries: Endpoints) -> None:

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Row, event, insert, make_url, select, update
+from sqlalchemy import URL, Row, Table, event, insert, make_url, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql import Executable
@@ -21,6 +22,10 @@ from sqlalchemy.sql import Executable
 from turnout.control.storage import schema
 
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+INSERTS: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
+    "sqlite": sqlite.Insert,
+    "postgresql": postgresql.Insert,
+}
 BUSY_S = 10
 """How long another process may hold the database before a change fails."""
 FILE = "control.db"
@@ -53,6 +58,10 @@ class Change:
         """`rows`: once for each of them."""
         return await self._connection.execute(statement, rows)
 
+    def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
+        """One that can say what happens when the row is there already."""
+        return INSERTS[self._connection.dialect.name](table)
+
     def then(self, callback: Callable[[], object]) -> None:
         """Call it once this change is durable, before the next one begins."""
         self.done.append(callback)
@@ -76,7 +85,7 @@ class Store:
     async def open(cls, url: str) -> Store:
         """Connect, and make what tables are missing. Raises StoreError."""
         parts = parsed(url)
-        name = parts.render_as_string(hide_password=True)
+        name = make_url(url).render_as_string(hide_password=True)
         if parts.get_backend_name() == "sqlite":
             make_private(Path(parts.database or ""))
         store = cls(make_engine(parts), name)
@@ -195,7 +204,8 @@ def make_private(file: Path) -> None:
 def make_engine(url: URL) -> AsyncEngine:
     if url.get_backend_name() != "sqlite":
         return create_async_engine(url, pool_pre_ping=True)
-    engine = create_async_engine(url, connect_args={"timeout": BUSY_S})
+    # A connection comes back with its transaction at an end: there is nothing left to roll back.
+    engine = create_async_engine(url, connect_args={"timeout": BUSY_S}, pool_reset_on_return=None)
 
     @event.listens_for(engine.sync_engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
