@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from turnout.control.registry.entries import EndpointEntry, ServiceEntry
 from turnout.control.registry.errors import ConflictError, RefusedError
-from turnout.proxy.model import Endpoint, Service
+from turnout.proxy.model import Config, Endpoint, Service
 
 M = TypeVar("M", Endpoint, Service)
 
@@ -29,6 +29,35 @@ def _said(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"])
     what = str(item["msg"]).removeprefix("Value error, ")
     return f"{where}: {what}" if where else what
+
+
+def check_is_remote(service: Service) -> None:
+    """Nothing that a service of the API may not name: programs and files of this machine. Raises
+    RefusedError.
+    """
+    health, tls = service.health, service.tls
+    if health is not None and health.exec is not None:
+        raise RefusedError("health.exec: programs are named in the configuration file only, never here")
+    named = {
+        "tls.ca": tls and tls.ca,
+        "tls.cert": tls and tls.cert,
+        "tls.key": tls and tls.key,
+        "health.tls.ca": health and health.tls and health.tls.ca,
+    }
+    for where, path in named.items():
+        if path is not None:
+            raise RefusedError(f"{where}: files are named in the configuration file only, never here")
+
+
+def new_programs(before: Config, after: Config) -> list[str]:
+    """Services that `after` would run a program for, and `before` not this one."""
+    out = []
+    for name, service in after.services.items():
+        program = service.health.exec if service.health is not None else None
+        known = before.services[name].health if name in before.services else None
+        if program is not None and (known is None or known.exec != program):
+            out.append(name)
+    return out
 
 
 def check_revision(what: str, there: EndpointEntry | ServiceEntry | None, wanted: int | None) -> None:

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select
 
+from turnout.control.registry.checks import new_programs
 from turnout.control.registry.errors import ConflictError, NotFoundError, UnavailableError
 from turnout.control.registry.files import FileWatch
 from turnout.control.storage import schema
 from turnout.control.storage.store import Store
-from turnout.proxy.config import ConfigError, parse
+from turnout.proxy.config import ConfigError, Problem, parse
 
 if TYPE_CHECKING:
     from turnout.control.events.events import Events
@@ -125,25 +126,46 @@ class Configurations:
 
     def validate(self, text: str) -> str:
         """What applying it would change, as `diff`. Raises ConfigError with all that is wrong."""
-        self.supervisor.check(parse(text, str(self.supervisor.file)))
+        config = parse(text, str(self.supervisor.file))
+        self._check_programs(config)
+        self.supervisor.check(config)
         return self.diff(text)
 
     # ---- changing ----------------------------------------------------------------------------------------
 
-    async def apply(self, text: str, *, by: str, note: str = "", if_version: int | None = None) -> Outcome:
+    async def apply(
+        self, text: str, *, by: str, note: str = "", if_version: int | None = None, kept: bool = False
+    ) -> Outcome:
         """Put a text in force and into the file. Raises ConfigError, ConflictError when another version is in
         force than `if_version`, UnavailableError when the file cannot be written; nothing has changed then.
+        `kept`: the text is one of the history, so that its programs have been this machine's before.
         """
         async with self._changing:
             if if_version is not None and if_version != self.version:
-                raise ConflictError("the configuration", self.version)
+                raise ConflictError(
+                    f"the configuration was changed meanwhile: it has version {self.version}, not "
+                    f"{if_version}; read it again",
+                    self.version,
+                )
             config = parse(text, str(self.supervisor.file))
+            if not kept:
+                self._check_programs(config)
             return await self._apply(text, config, by, note)
+
+    def _check_programs(self, config: Config) -> None:
+        """Whoever may change the configuration through the API may not run programs by it."""
+        names = new_programs(self.supervisor.file_config, config)
+        what = "a program is taken from the file on this machine only: write it there and reload"
+        if names:
+            raise ConfigError(
+                Problem(str(self.supervisor.file), f"[services.{name}] health.exec", what) for name in names
+            )
 
     async def rewind(self, version: int, *, by: str, if_version: int | None = None) -> Outcome:
         """Apply the text of an earlier version, as a new one. Raises as `apply`, and NotFoundError."""
         _, text = await self.get(version)
-        return await self.apply(text, by=by, note=f"rewind to version {version}", if_version=if_version)
+        note = f"rewind to version {version}"
+        return await self.apply(text, by=by, note=note, if_version=if_version, kept=True)
 
     async def _apply(self, text: str, config: Config, by: str, note: str) -> Outcome:
         diff = self.diff(text)

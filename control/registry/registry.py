@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from turnout.control.events.events import Events
 from turnout.control.registry import records
-from turnout.control.registry.checks import check_revision, near, valid
+from turnout.control.registry.checks import check_is_remote, check_revision, near, valid
 from turnout.control.registry.entries import (
     Applied,
     EndpointEntry,
@@ -272,6 +272,7 @@ class Registry:
             raise RefusedError(str(error)) from None
         if service.endpoints:
             raise RefusedError("endpoints do not stand in a service here; register them one by one")
+        check_is_remote(service)
         former = self.ledger.of(full_name)
 
         async def make(change: Change) -> None:

@@ -172,6 +172,27 @@ def test_a_dry_run_says_what_would_change_and_what_is_wrong(with_history):
     with_history(scenario)
 
 
+def test_programs_come_from_the_file_alone_and_never_through_the_api(with_history):
+    program = TEXT.replace("[[routes]]", 'health = { exec = ["/bin/check"] }\n[[routes]]')
+
+    async def scenario(history):
+        for work in (history.apply(program, by="ann"), asyncio.to_thread(history.validate, program)):
+            with pytest.raises(ConfigError, match=r"\[services.app\] health.exec: .* on this machine only"):
+                await work
+        history.supervisor.file.write_text(program)
+        await history.supervisor.reload()
+        await history.noticed()
+        local = history.version
+        await history.apply(program + "# more", by="ann")
+        await history.apply(OTHER, by="ann")
+        with pytest.raises(ConfigError, match="exec"):
+            await history.apply(program, by="ann")
+        await history.rewind(local, by="ann")
+        assert history.current()[1] == program
+
+    with_history(scenario)
+
+
 def test_what_is_written_here_is_not_taken_for_an_edit(with_history):
     async def scenario(history):
         await history.apply(OTHER, by="ann")

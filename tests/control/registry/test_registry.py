@@ -214,6 +214,16 @@ async def test_the_other_refusals_say_what_would_be_right(tmp_path):
                 RefusedError,
                 "balance: Input should be",
             ),
+            (
+                registry.put_service("x", {"health": {"exec": ["a"]}}, by="me"),
+                RefusedError,
+                "programs are named",
+            ),
+            (
+                registry.put_service("x", {"tls": {"ca": "/a"}}, by="me"),
+                RefusedError,
+                "tls.ca: files are named",
+            ),
             (registry.delete_service("app", by="me"), RefusedError, "take it out there"),
             (registry.set_weight("app", ONE, 70000, by="me"), RefusedError, "0 to 65535"),
             (registry.set_admin("app", ONE, "ready", until=2000, by="me"), RefusedError, "drain or maint"),
