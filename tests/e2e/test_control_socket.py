@@ -71,7 +71,7 @@ async def test_over_tcp_the_same_proxy_asks_who_you_are_and_health_is_open(folde
     async with turnout(folder, text(control=port)):
         code, said = await command(folder, "stop", "--api", f"http://127.0.0.1:{port}")
 
-        assert (code, "who are you?" in said) == (1, True)
+        assert (code, "who are you?" in said) == (5, True)
         for path in ("/healthz", "/readyz", "/metrics"):
             assert (await get(port, path)).status == 200
 
