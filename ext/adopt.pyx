@@ -84,6 +84,7 @@ cdef void *piece(plan_t *plan, uint64_t n, uint64_t size) noexcept nogil:
 
 
 cdef int balancer_adopt(balancer_t *s, const snapshot_t *snap, uint64_t now_ms) noexcept nogil:
+    """A ring takes its time: it is built when the first request needs it, once for all changes until then."""
     cdef plan_t plan
     cdef uint32_t i
     plan.s = s
@@ -98,7 +99,7 @@ cdef int balancer_adopt(balancer_t *s, const snapshot_t *snap, uint64_t now_ms) 
         return -1
     take_over(&plan)
     for i in range(s.sb.services):
-        if plan.states[i] != NULL:
+        if plan.states[i] != NULL and not is_keyed(plan.states[i].service):
             list_service(s, plan.states[i], now_ms)
     free(plan.states)
     free(plan.kept)

@@ -52,7 +52,7 @@ cdef struct selector_t        # opaque, select.pyx
 cdef selector_t *selector_new(sb_t *sb, uint64_t seed) noexcept nogil
 cdef void selector_free(selector_t *s) noexcept nogil
 cdef int select_adopt(selector_t *s, const snapshot_t *snap, uint64_t now_ms) noexcept nogil
-"""Make ready for a snapshot: keep the state of what stays, seed what is new, build rings. -1: out of memory."""
+"""Make ready for a snapshot: keep the state of what stays, seed what is new, make room for rings. -1: out of memory."""
 
 cdef const member_t *select_member(const selector_t *s, const service_t *service, uint32_t slot, uint32_t generation) noexcept nogil
 """The member of a service of the adopted snapshot that has this slot; NULL: it is not, or no longer, there."""
