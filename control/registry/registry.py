@@ -303,16 +303,17 @@ class Registry:
         self.ledger.update(change, name, settings=service)
 
     async def delete_service(self, full_name: str, *, by: str, if_revision: int | None = None) -> Applied:
-        """With all its endpoints."""
+        """With all its endpoints; also what is left of one that has been taken out of the file."""
 
         async def make(change: Change) -> None:
-            there = self.service(full_name)
+            left = self.ledger.of(full_name)
+            there = self.services.get(full_name) if not left.empty else self.service(full_name)
             check_revision(f'service "{full_name}"', there, if_revision)
-            if there.source == "file":
+            if there is not None and there.source == "file":
                 raise RefusedError(f'service "{full_name}" stands in the file; take it out there')
             for table in (schema.services, schema.endpoints, schema.overrides, schema.splits):
                 await records.remove(change, table, records.of_service(full_name))
-            data = {"endpoints": len(there.endpoints)}
+            data = {"endpoints": len(left.sources.get("api", {}))}
             await self.events.add(change, "service.removed", by=by, service=full_name, data=data)
             nothing = Registered()
             self.ledger.update(

@@ -296,6 +296,23 @@ async def test_services_come_and_go(store_url):
 
 
 @scenario
+async def test_endpoints_of_a_service_that_leaves_the_file_wait_for_it_or_are_deleted(store_url):
+    without = TEXT.replace(f'[services."{ORDERS}"]', "")
+    async with opened(store_url) as at:
+        await at.registry.register(ORDERS, {"address": NEW}, by="me")
+    async with opened(store_url, without) as at:
+        assert ORDERS not in at.holder.config.services
+    async with opened(store_url) as at:
+        assert at.addresses(ORDERS) == [NEW]
+    async with opened(store_url, without) as at:
+        await at.registry.delete_service(ORDERS, by="me")
+        with pytest.raises(NotFoundError):
+            await at.registry.delete_service(ORDERS, by="me")
+    async with opened(store_url) as at:
+        assert at.addresses(ORDERS) == []
+
+
+@scenario
 async def test_what_is_set_at_run_time_is_one_store_and_outlives_a_restart(store_url):
     async with opened(store_url) as at:
         await at.registry.set_weight("app", ONE, 7, by="me")
