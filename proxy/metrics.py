@@ -6,7 +6,7 @@ families of one kind of thing; docs/metrics.md lists them all. Counters stand wi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 STATUSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 Slots = list[tuple[Labels, int]]
+ENDPOINT_LABELS = ("service", "version", "endpoint")
 EXPECTED = ("2xx", "3xx", "4xx", "5xx")
 """Statuses whose series exist before the first such answer."""
 
@@ -282,7 +283,8 @@ class Metrics(Collector):
     read by `collect`, which may run in a thread: with a thousand endpoints it takes its time.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, more: Iterable[Collector] = ()) -> None:
+        self.more = tuple(more)
         self.board = source.scoreboard
         freezer = source.freezer
         config = freezer.config
@@ -330,7 +332,9 @@ class Metrics(Collector):
         yield from families("turnout_certificate_", CERTIFICATE, ("place", "certificate"), self.certificates)
         yield from families("turnout_service_", SERVICE, ("service",), services)
         yield from families("turnout_version_", VERSION, ("service", "version"), versions)
-        yield from families("turnout_endpoint_", ENDPOINT, ("service", "version", "endpoint"), endpoints)
+        yield from families("turnout_endpoint_", ENDPOINT, ENDPOINT_LABELS, endpoints)
+        for others in self.more:
+            yield from others.collect()
 
     def _endpoint(self, slot: int) -> EndpointRow:
         board = self.board

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Verdict = Literal["pass", "degraded", "fail", "unknown"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 """degraded: up, but it says itself that it is not well. unknown: says nothing either way."""
 
 

@@ -65,6 +65,7 @@ class Scheduler:
         self._ready: deque[_Entry] = deque()
         self._number = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0  # uvloop's timers that are due at once do not say when
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -102,13 +103,16 @@ class Scheduler:
 
     def _push(self, entry: _Entry) -> None:
         heapq.heappush(self._heap, (entry.due, next(self._number), entry))
-        if self._timer is None or entry.due < self._timer.when():
+        if self._timer is None or entry.due < self._timer_due:
             self._set_timer()
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._heap[0][0], self._tick) if self._heap else None
+        self._timer = None
+        if self._heap:
+            self._timer_due = self._heap[0][0]
+            self._timer = self._loop.call_at(self._timer_due, self._tick)
 
     def _tick(self) -> None:
         now = self._loop.time()

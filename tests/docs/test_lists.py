@@ -11,11 +11,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from turnout.control.api.table import ROUTES
 from turnout.control.cli import app
+from turnout.control.health.heartbeat import HeartbeatCheck
+from turnout.control.health.metrics import HealthMetrics
+from turnout.control.health.target import Key, manner_of, target_of
+from turnout.control.health.watched import Watched
 from turnout.control.outcome import Exit
 from turnout.ext.scoreboard import CAUSES
 from turnout.proxy import metrics
 from turnout.proxy.families import Histogram
 from turnout.proxy.metrics import Metrics, exposition
+from turnout.proxy.model import Service
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +81,13 @@ def test_every_route_of_the_api_is_documented_with_its_right():
     assert listed == [(route.method, route.path, route.action or "open", route.summary) for route in ROUTES]
 
 
+def watched() -> Watched:
+    """An endpoint that is checked."""
+    service = Service.model_validate({"endpoints": ["a:1"], "health": {"ttl": "1s"}})
+    target = target_of(Key("app", "a:1"), manner_of(service), service, service.endpoints[0], "10.0.0.1:1")
+    return Watched(HeartbeatCheck(target), None, "new")
+
+
 def documented_metrics() -> dict[str, tuple[str, set[str]]]:
     """Name as exposed -> type and labels."""
     rows = re.findall(r"^\| `(turnout_\w+)` \| (\w+) \| ([^|]*)\|", doc("metrics.md"), re.MULTILINE)
@@ -92,8 +104,9 @@ def documented_metrics() -> dict[str, tuple[str, set[str]]]:
 def test_every_metric_is_documented_with_its_type_and_labels(supervisor, monkeypatch):
     every = [replace(it, sparse=False) if isinstance(it, Histogram) else it for it in metrics.ENDPOINT]
     monkeypatch.setattr(metrics, "ENDPOINT", every)
+    scrape = Metrics(supervisor, [HealthMetrics([watched()])])
     exposed = {}
-    for family in text_string_to_metric_families(exposition(Metrics(supervisor))[0].decode()):
+    for family in text_string_to_metric_families(exposition(scrape)[0].decode()):
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         exposed[name] = (family.type, labels)
