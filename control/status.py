@@ -12,6 +12,8 @@ from typing_extensions import TypedDict
 from turnout import __version__
 from turnout.control import flow
 from turnout.control.flow import Flow, Flows, Recent, Window
+from turnout.control.health.state import HealthState
+from turnout.control.health.state import Status as HealthStatus
 from turnout.control.turns import Turns
 from turnout.ext.scoreboard import SHARE, EndpointInfo, EndpointTotals
 from turnout.proxy.crew import WorkerRow
@@ -35,6 +37,8 @@ class EndpointStatus(Recent):
     version: str
     admin: str
     health: str
+    check: HealthStatus | None  # what its checks say; None: it has none
+    check_reason: str
     breaker: str
     breaker_trips: int
     weight: int
@@ -93,13 +97,18 @@ class Status(TypedDict):
     services: list[ServiceStatus]
 
 
+States = Callable[[str, str], HealthState | None]
+"""What checks say of an endpoint; None when it has none."""
+
+
 class StatusReader:
     """Reads a supervisor's scoreboard; call `sample` every flow.SAMPLE_S. What takes long lets the loop turn
     in between: a service that goes meanwhile is left out.
     """
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, states: States = lambda _service, _address: None) -> None:
         self.supervisor = supervisor
+        self.states = states
         self.board = supervisor.scoreboard
         self.freezer = supervisor.freezer
         self.window = Window()
@@ -143,7 +152,7 @@ class StatusReader:
     def endpoint(self, service: str, endpoint: Endpoint) -> EndpointStatus | None:
         """None for one that is not in force."""
         slot = self.slot(service, endpoint.address)
-        return None if slot is None else self._endpoint(endpoint, slot)
+        return None if slot is None else self._endpoint(service, endpoint, slot)
 
     def is_available(self, service: str, address: str) -> bool:
         """Does it take new sessions, as far as the scoreboard says?"""
@@ -247,7 +256,7 @@ class StatusReader:
             if slot is not None:
                 info, totals = self.board.endpoint(slot), self.board.endpoint_totals(slot)
                 own = _endpoint_flow(info, totals)
-                rows.append(self._row(endpoint, info, totals, own))
+                rows.append(self._row(service, endpoint, info, totals, own))
                 flows.setdefault(endpoint.version, {}).update(own)
             await turns.turn()
         return rows, flows
@@ -274,13 +283,14 @@ class StatusReader:
             for version, group in groups.items()
         ]
 
-    def _endpoint(self, endpoint: Endpoint, slot: int) -> EndpointStatus:
+    def _endpoint(self, service: str, endpoint: Endpoint, slot: int) -> EndpointStatus:
         info, totals = self.board.endpoint(slot), self.board.endpoint_totals(slot)
-        return self._row(endpoint, info, totals, _endpoint_flow(info, totals))
+        return self._row(service, endpoint, info, totals, _endpoint_flow(info, totals))
 
     def _row(
-        self, endpoint: Endpoint, info: EndpointInfo, totals: EndpointTotals, flows: Flows
+        self, service: str, endpoint: Endpoint, info: EndpointInfo, totals: EndpointTotals, flows: Flows
     ) -> EndpointStatus:
+        state = self.states(service, endpoint.address)
         breaker = self.board.breaker(info["slot"])
         total = flow.added_up(flows.values())
         return {
@@ -288,6 +298,8 @@ class StatusReader:
             "version": endpoint.version,
             "admin": info["admin"],
             "health": info["health"],
+            "check": None if state is None else state.status,
+            "check_reason": "" if state is None else state.reason,
             "breaker": breaker["state"],
             "breaker_trips": breaker["trips"],
             "weight": info["weight"],

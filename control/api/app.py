@@ -45,7 +45,7 @@ class Api:
         self._tls = None if control.tls is None else tls.context(control.tls, file)
         certified = () if control.tls is None else tls.names(control.tls, file)
         self.names = guard.own_names(control.listen, certified)
-        self.status = StatusReader(parts.supervisor)
+        self.status = StatusReader(parts.supervisor, parts.prober.state)
         self.streams: set[asyncio.Task[Any] | None] = set()
         """Of clients that follow something."""
         self.closing = asyncio.Event()

@@ -13,9 +13,10 @@ from typing_extensions import TypedDict
 
 from turnout.control.api.pages import Page
 from turnout.control.api.routes import Body, Query
+from turnout.control.health.state import Status as HealthStatus
 from turnout.control.status import EndpointStatus, ListenerStatus
 from turnout.proxy.crew import WorkerRow
-from turnout.proxy.model import Service
+from turnout.proxy.model import CheckType, Service
 
 # ---- the process -------------------------------------------------------------------------------------------
 
@@ -251,3 +252,38 @@ class EndpointChanged(EndpointRow):
 
 class Lease(TypedDict):
     expires: float
+
+
+# ---- health ------------------------------------------------------------------------------------------------
+
+
+class Heartbeat(Body):
+    status: Literal["pass", "warn", "fail"] = Field(default="pass", description="warn: up, but not well.")
+    note: str = Field(default="", max_length=4096, description="Why, in words.")
+
+
+class HealthTurn(TypedDict):
+    time: float
+    status: HealthStatus
+    reason: str
+
+
+class HealthRow(TypedDict):
+    """`successes` and `failures` are those in a row, `flaps` a score of turns that halves in a minute,
+    `history` the last turns, newest first. `since`: its last turn, `checked`: its last check.
+    """
+
+    service: str
+    address: str
+    status: HealthStatus
+    up: bool
+    check: CheckType | None
+    reason: str
+    since: float | None
+    checked: float | None
+    ms: float | None
+    mean_ms: float | None
+    successes: int
+    failures: int
+    flaps: float
+    history: list[HealthTurn]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from turnout.control.access.audit import Audit
     from turnout.control.access.gate import Gate
     from turnout.control.access.tokens import Tokens
     from turnout.control.events.events import Events
+    from turnout.control.health.prober import Prober
     from turnout.control.registry.registry import Registry
     from turnout.control.storage.store import Store
     from turnout.proxy.supervisor import Supervisor
@@ -22,4 +23,4 @@ class Parts(Protocol):
     gate: Gate
     audit: Audit
     tokens: Tokens
-    prober: Any
+    prober: Prober

@@ -18,6 +18,7 @@ from turnout.control.api.models import (
     Workers,
 )
 from turnout.control.api.routes import Nothing, Route
+from turnout.control.health.metrics import HealthMetrics
 from turnout.control.status import Status
 from turnout.proxy.metrics import Metrics, exposition
 
@@ -38,7 +39,8 @@ async def readyz(call: Call) -> Reply:
 
 async def metrics(call: Call) -> Reply:
     accept = call.request.headers.get("Accept", "")
-    body, content_type = await asyncio.to_thread(exposition, Metrics(call.parts.supervisor), accept)
+    scrape = Metrics(call.parts.supervisor, [HealthMetrics(call.parts.prober.watched())])
+    body, content_type = await asyncio.to_thread(exposition, scrape, accept)
     return Reply(body, headers={"Content-Type": content_type})
 
 

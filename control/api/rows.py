@@ -45,6 +45,8 @@ def _nothing(entry: EndpointEntry) -> EndpointStatus:
         "version": entry.version,
         "admin": entry.admin,
         "health": "down",
+        "check": None,
+        "check_reason": "",
         "breaker": "closed",
         "breaker_trips": 0,
         "weight": entry.weight,

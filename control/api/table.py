@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from turnout.control.api import access, endpoints, events, manual, process, services
+from turnout.control.api import access, endpoints, events, health, manual, process, services
 from turnout.control.api.routes import Route
 
 TOPICS: tuple[tuple[str, tuple[Route, ...]], ...] = (
     ("process", process.ROUTES),
     ("services", services.ROUTES),
     ("endpoints", endpoints.ROUTES),
+    ("health", health.ROUTES),
     ("events", events.ROUTES),
     ("access", access.ROUTES),
     ("manual", manual.ROUTES),

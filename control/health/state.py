@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from turnout.control.health.judge import Judge
 from turnout.control.health.outcome import Result
+from turnout.proxy.model import CheckType
 
 Status = Literal["up", "down", "degraded", "assumed", "unknown", "flapping", "unchecked"]
 """assumed: as it was before a restart. unknown: never proven, so down. flapping: kept down by damping.
@@ -36,7 +37,7 @@ class HealthState:
     address: str
     status: Status
     up: bool
-    kind: str
+    kind: CheckType
     since: float | None
     reason: str
     checked: float | None
@@ -81,24 +82,3 @@ def status_of(judge: Judge, last: Result | None) -> Status:
     if not judge.up:
         return "down"
     return "degraded" if last is not None and last.outcome.verdict == "degraded" else "up"
-
-
-def as_json(state: HealthState) -> dict[str, Any]:
-    return {
-        "service": state.service,
-        "address": state.address,
-        "status": state.status,
-        "up": state.up,
-        "check": state.kind,
-        "since": state.since,
-        "reason": state.reason,
-        "checked": state.checked,
-        "ms": state.ms,
-        "ewma_ms": state.ewma_ms,
-        "successes": state.successes,
-        "failures": state.failures,
-        "score": round(state.score, 2),
-        "history": [
-            {"time": turn.time, "status": turn.status, "reason": turn.reason} for turn in state.history
-        ],
-    }

@@ -112,6 +112,7 @@ class StandIn:
         self.version += 1
         self.config = self.control.merge(self.file_config)
         self.freezer.freeze(self.config, self.version, names=True, files=True)
+        self.control.in_force(self.config)
         self.freezer.release(self.version)
         return self.version
 
@@ -134,6 +135,10 @@ class StandIn:
     async def set_split(self, service: str, shares: dict[str, float]) -> dict[str, int]:
         self._hear("split", service, shares)
         return self.freezer.set_split(service, shares)
+
+    def set_health(self, service: str, address: str, health: Any) -> None:
+        self._hear("health", service, address, health)
+        self.freezer.set_health(service, address, health)
 
     def set_weight(self, service: str, address: str, weight: int) -> None:
         self._hear("weight", service, address, weight)
