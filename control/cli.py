@@ -16,6 +16,7 @@ from turnout.control.commands import (
     endpoints,
     events,
     files,
+    health,
     options,
     process,
     services,
@@ -34,7 +35,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 ok, 1 failed, 2 bad configuration or usage, 3 requests were cut off at the end of "
     "a drain, 4 nobody answers at the API, 5 not allowed.",
 )
-for module in (files, process, services, endpoints, events, top):
+for module in (files, process, services, endpoints, health, events, top):
     app.add_typer(module.app)
 for module in (token, audit):
     app.add_typer(module.app, rich_help_panel=options.PANEL)

@@ -57,6 +57,8 @@ class Endpoint(Recent):
     version: str
     admin: Admin
     health: str
+    check: str | None
+    check_reason: str
     breaker: str
     breaker_trips: int
     weight: int

@@ -125,14 +125,15 @@ def service_line(row: Row) -> Text:
 
 def endpoints(rows: Iterable[Row]) -> Table:
     out = table(
-        "endpoint", "version", "state", "breaker", "weight", "in flight", "req/s", "err/s", "p50", "p99",
-        "requests", "errors", "reuse",
+        "endpoint", "version", "state", "health", "breaker", "weight", "in flight", "req/s", "err/s", "p50",
+        "p99", "requests", "errors", "reuse",
     )  # fmt: skip
     for row in rows:
         out.add_row(
             row["address"],
             row["version"],
             state(state_of(row)),
+            health(row),
             state(row["breaker"]),
             str(row["weight"]),
             str(row["in_flight"]),
@@ -149,6 +150,35 @@ def state_of(row: Row) -> str:
     return "down" if row["health"] == "down" and row["admin"] == "ready" else str(row["admin"])
 
 
+def health(row: Row) -> Text:
+    """What checks say, with the reason unless all is well."""
+    word = row["check"]
+    if word is None:
+        return Text("-", style=DIM)
+    out = state(word)
+    return out if word == "up" else out.append(f" {row['check_reason']}", style=DIM)
+
+
+def health_line(row: Row) -> Text:
+    out = Text(f"{row['service']}/{row['address']}  ", style="bold")
+    out.append(row["status"], style=COLOURS.get(row["status"], ""))
+    facts = [row["reason"]]
+    if row["check"] is not None:
+        facts += [f"check {row['check']}", f"since {when(row['since'])}", f"checked {when(row['checked'])}"]
+        facts += [
+            f"takes {ms(row['mean_ms'])}",
+            f"passed {row['successes']}, failed {row['failures']} in a row",
+        ]
+    return out.append("  " + "  ".join(facts), style="not bold")
+
+
+def health_turns(rows: Iterable[Row]) -> Table:
+    out = table("when", "health", "reason")
+    for row in rows:
+        out.add_row(when(row["time"]), state(row["status"]), row["reason"])
+    return out
+
+
 def registered(rows: Iterable[Row], now: float) -> Table:
     """What is registered, of one or more services, and how it goes."""
     out = table(
@@ -161,7 +191,7 @@ def registered(rows: Iterable[Row], now: float) -> Table:
             row["version"],
             row["source"],
             state(row["admin"]),
-            state(row["health"]),
+            health(row),
             state(row["breaker"]),
             str(row["weight"]),
             str(row["in_flight"]),

@@ -62,7 +62,8 @@ class Memory:
     def note(self, result: Result) -> None:
         verdict = result.outcome.verdict
         self.counted[verdict] = self.counted.get(verdict, 0) + 1
-        self.last = result
+        if verdict != "unknown" or self.last is None:
+            self.last = result
         if result.outcome.ok:
             former = result.ms if self.ewma_ms is None else self.ewma_ms
             self.ewma_ms = former + WEIGHT_OF_NEWEST * (result.ms - former)

@@ -54,7 +54,7 @@ class Watched:
     async def run(self) -> float:
         if self._listener.is_disabled(self):
             self.judge.assumed = self.judge.proven
-        else:
+        elif not (isinstance(self.check, HeartbeatCheck) and self.check.left_s > 0):
             self.take(await run(self.check))
         return self._next()
 
