@@ -7,7 +7,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from turnout.ext.arena cimport arena_free, arena_t, arena_take
-from turnout.ext.core cimport conn_t, tls_t
+from turnout.ext.core cimport CF_RAW, conn_t, tls_t
 from turnout.ext.document cimport TEXT_LINE, TEXT_TOKEN, Table, table_open, text_copy
 from turnout.ext.openssl cimport (
     BIO, CRYPTO_EX_INDEX_SSL_CTX, EVP_CIPHER, EVP_CIPHER_CTX, EVP_MAC_CTX, EVP_PKEY, OSSL_PARAM, OSSL_PARAM_OCTET_STRING,
@@ -399,8 +399,10 @@ cdef int choose_certificate(SSL *ssl, int *alert, void *argument) noexcept nogil
 
 cdef int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_n, const unsigned char *offered,
                          unsigned int n, void *argument) noexcept nogil:
-    """http/1.1 or http/1.0; a client that wants neither is refused (RFC 7301 3.2)."""
+    """http/1.1 or http/1.0; a client that wants neither is refused (RFC 7301 3.2). Where no HTTP is spoken, none."""
     cdef unsigned int at = 0
+    if tls_of(ssl).c.flags & CF_RAW:
+        return SSL_TLSEXT_ERR_NOACK
     while at < n and at + 1 + offered[at] <= n:
         if offered[at] == 8 and memcmp(offered + at + 1, b"http/1.", 7) == 0 and (
                 offered[at + 8] == c'1' or offered[at + 8] == c'0'):

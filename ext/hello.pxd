@@ -14,3 +14,5 @@ cdef enum:
 cdef int hello_name(const char *p, uint32_t n, char *name) noexcept nogil
 """The length of the server name written to `name` (HELLO_NAME_MAX bytes, lower case, no trailing dot), 0 when there is
 none, else HELLO_OTHER or HELLO_MORE."""
+cdef int hello_plain_name(const char *p, char *name) noexcept nogil
+"""Likewise of a name that somebody else read; NUL-terminated or NULL. 0 also for one that is no name."""

@@ -71,6 +71,25 @@ cdef void skip(cursor_t *c, uint32_t n) noexcept nogil:
         n -= step
 
 
+cdef inline bint name_byte(uint32_t ch, char *out) noexcept nogil:
+    out[0] = <char>(ch + 32 if 65 <= ch <= 90 else ch)
+    return 32 < ch < 127
+
+
+cdef inline int name_length(const char *name, uint32_t size) noexcept nogil:
+    """Without the dot at the end."""
+    return <int>(size - 1 if name[size - 1] == c'.' else size)
+
+
+cdef int hello_plain_name(const char *p, char *name) noexcept nogil:
+    cdef uint32_t n = 0
+    while p != NULL and p[n]:
+        if n == HELLO_NAME_MAX or not name_byte(<uint8_t>p[n], &name[n]):
+            return 0
+        n += 1
+    return name_length(name, n) if n else 0
+
+
 cdef int name_of_extension(cursor_t *c, uint32_t left, char *name) noexcept nogil:
     """RFC 6066 3: a list with one host name. Its length; 0 when it holds none."""
     cdef uint32_t size, i, ch
@@ -86,11 +105,10 @@ cdef int name_of_extension(cursor_t *c, uint32_t left, char *name) noexcept nogi
         return 0
     for i in range(size):
         ch = take(c)
-        if ch <= 32 or ch >= 127:
+        if not name_byte(ch, &name[i]):
             c.bad = c.bad or not c.short_
             return 0
-        name[i] = <char>(ch + 32 if 65 <= ch <= 90 else ch)
-    return <int>(size - 1 if name[size - 1] == c'.' else size)
+    return name_length(name, size)
 
 
 cdef int name_of_extensions(cursor_t *c, uint32_t left, char *name) noexcept nogil:

@@ -226,6 +226,7 @@ cdef struct openssl_t:
     void (*SSL_set_bio)(SSL *, BIO *, BIO *) noexcept nogil
     int (*SSL_set_ex_data)(SSL *, int, void *) noexcept nogil
     void *(*SSL_get_ex_data)(const SSL *, int) noexcept nogil
+    int (*SSL_set_alpn_protos)(SSL *, const unsigned char *, unsigned int) noexcept nogil
     void (*SSL_set_accept_state)(SSL *) noexcept nogil
     void (*SSL_set_connect_state)(SSL *) noexcept nogil
     int (*SSL_do_handshake)(SSL *) noexcept nogil

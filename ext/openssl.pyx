@@ -114,6 +114,7 @@ cdef int load_connections(void *h) except -1:
     need(h, b"SSL_set_bio", <void **>&openssl.SSL_set_bio)
     need(h, b"SSL_set_ex_data", <void **>&openssl.SSL_set_ex_data)
     need(h, b"SSL_get_ex_data", <void **>&openssl.SSL_get_ex_data)
+    need(h, b"SSL_set_alpn_protos", <void **>&openssl.SSL_set_alpn_protos)
     need(h, b"SSL_set_accept_state", <void **>&openssl.SSL_set_accept_state)
     need(h, b"SSL_set_connect_state", <void **>&openssl.SSL_set_connect_state)
     need(h, b"SSL_do_handshake", <void **>&openssl.SSL_do_handshake)

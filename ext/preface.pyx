@@ -47,7 +47,7 @@ cdef int preface_take(conn_t *c, const listener_t *listener) noexcept nogil:
         if c.flags & CF_PEER_SHUT:
             return PREFACE_GONE
         c.flags &= ~<uint16_t>CF_READABLE
-        return PREFACE_LATER if not insider and c.flags & CF_RAW and not listener.names else PREFACE_WAIT
+        return PREFACE_LATER if not insider and c.flags & CF_RAW and c.tls == NULL and not listener.names else PREFACE_WAIT
     if verdict == PROXY_BAD or (verdict > 0 and not insider):
         return PREFACE_REFUSED
     take_off(c, verdict)

@@ -1,9 +1,10 @@
 """TCP listeners: from an accepted connection to an exchange without HTTP.
 
-    accepted -> [ClientHello, when routes of the listener name hosts] -> route -> selection -> connect -> tunnel
+    accepted -> [TLS handshake, or ClientHello when routes of the listener name hosts] -> route -> selection -> connect
+        -> [TLS handshake] -> tunnel
 
-A failed connect is tried at another endpoint like a request's: nothing was sent. The server name is read, not decrypted;
-a connection without one, or without TLS, takes the route without a host.
+A failed connect is tried at another endpoint like a request's: nothing was sent. The server name is that of the handshake where the listener has
+TLS, else it is read, not decrypted; a connection without one, or without TLS, takes the route without a host.
 """
 
 from turnout.ext.core cimport conn_t, core_t, exch_t

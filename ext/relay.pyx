@@ -3,18 +3,19 @@
 from libc.stdint cimport uint32_t
 from libc.string cimport memcpy, memset
 from turnout.ext.buffers cimport BUF_SMALL, buf_data, buf_give, buf_left, buf_room, buf_t, buf_tail, buf_take
-from turnout.ext.conn cimport IO_BLOCKED, conn_recv
+from turnout.ext.conn cimport IO_BLOCKED, IO_ERROR, conn_recv
 from turnout.ext.core cimport (
-    CF_BLOCKED, CF_DEAD, CS_HEAD, XF_CLOSE, XF_FRESH, XF_RAW, conn_t, core_t, exch_t,
+    CF_BLOCKED, CF_DEAD, CF_READABLE, CS_HEAD, XF_CLOSE, XF_FRESH, XF_RAW, conn_t, core_t, exch_t,
 )
 from turnout.ext.exchange cimport exchange_open, exchange_select
 from turnout.ext.headers cimport M_OTHER, head_t
-from turnout.ext.hello cimport HELLO_MORE, HELLO_NAME_MAX, hello_name
+from turnout.ext.hello cimport HELLO_MORE, HELLO_NAME_MAX, hello_name, hello_plain_name
 from turnout.ext.request cimport request_identity, request_source
 from turnout.ext.respond cimport client_close, exchange_free, exchange_new, respond_local
 from turnout.ext.router cimport route_find
 from turnout.ext.scoreboard cimport CAUSE_PROXY
 from turnout.ext.snapshot cimport listener_t, snapshot_listener
+from turnout.ext.tls cimport tls_greet, tls_sni
 from turnout.ext.tunnel cimport tunnel_open
 from turnout.ext.upstream cimport upstream_unreachable
 
@@ -29,9 +30,24 @@ cdef void relay_event(core_t *core, conn_t *c) noexcept nogil:
     if listener == NULL or c.flags & CF_DEAD:
         client_close(core, c)
         return
-    if listener.names and not read_name(core, c, &name):
+    if c.tls != NULL:
+        if not greeted(core, c, &name):
+            return
+    elif listener.names and not read_name(core, c, &name):
         return
     relay_begin(core, c, listener, <uint32_t>name)
+
+
+cdef bint greeted(core_t *core, conn_t *c, int *name) noexcept nogil:
+    """Whether the handshake is done and the server name known; False: not yet, or the client is gone."""
+    cdef int got = tls_greet(c)
+    if got == IO_BLOCKED:
+        return False
+    if got != 1:
+        client_close(core, c)
+        return False
+    name[0] = hello_plain_name(tls_sni(c), &sought[1])
+    return True
 
 
 cdef bint read_name(core_t *core, conn_t *c, int *name) noexcept nogil:
@@ -111,7 +127,17 @@ cdef void find_route(exch_t *x, uint32_t name) noexcept nogil:
 
 
 cdef void relay_dialled(core_t *core, exch_t *x) noexcept nogil:
-    if x.upstream.flags & CF_DEAD:
-        upstream_unreachable(core, x)
-    elif not x.upstream.flags & CF_BLOCKED:
+    cdef conn_t *u = x.upstream
+    cdef int got = 1
+    if u.tls != NULL and (u.flags & CF_DEAD or not u.flags & CF_BLOCKED):
+        got = tls_greet(u)            # of a dead one too: what it said before it died is why
+    elif u.flags & CF_DEAD:
+        got = IO_ERROR
+    elif u.flags & CF_BLOCKED:
+        return
+    if got == 1:
+        if u.tls != NULL:
+            u.flags |= CF_READABLE    # no edge tells of what was read ahead
         tunnel_open(core, x)
+    elif got != IO_BLOCKED:
+        upstream_unreachable(core, x)

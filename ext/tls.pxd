@@ -22,6 +22,10 @@ must prove to be; `session` is offered for resumption when not NULL."""
 cdef void tls_close(conn_t *c) noexcept nogil
 """Say goodbye unless the connection is broken or being reset, and free. Called before the descriptor is closed."""
 
+cdef int tls_greet(conn_t *c) noexcept nogil
+"""Make the handshake, where nothing is to be read or written yet: 1 when it is done, else as tls_recv."""
+cdef void tls_any_protocol(conn_t *c) noexcept nogil
+"""Offer no application protocol; before the handshake."""
 cdef int tls_recv(conn_t *c, char *p, uint32_t n) noexcept nogil
 """As conn_recv. 0 only after the peer's close_notify; an end without one is IO_ERROR. IO_PLAIN: the peer speaks plain
 HTTP; the connection is plain from now on, and what it sent is lost in part."""

@@ -327,6 +327,16 @@ cdef void keep_subject(tls_t *t, X509 *certificate) noexcept nogil:
         t.subject[n if n > 0 else 0] = 0
 
 
+cdef int tls_greet(conn_t *c) noexcept nogil:
+    if c.tls.flags & TF_FAILED:
+        return IO_ERROR
+    return 1 if c.tls.flags & TF_DONE else handshake(c.tls)
+
+
+cdef void tls_any_protocol(conn_t *c) noexcept nogil:
+    openssl.SSL_set_alpn_protos(c.tls.ssl, NULL, 0)
+
+
 # ---- the pair ---------------------------------------------------------------------------------------------------
 
 cdef int tls_recv(conn_t *c, char *p, uint32_t n) noexcept nogil:

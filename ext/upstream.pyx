@@ -43,7 +43,7 @@ from turnout.ext.stream cimport (
     PUMP_SOURCE, PUMP_SOURCE_BROKEN, PUMP_TOO_LARGE, buf_copy, last_chunk, stream_append, stream_append_copy,
     stream_clear, stream_feed, stream_flush, stream_prepend, stream_pump,
 )
-from turnout.ext.tls cimport tls_late, tls_reason
+from turnout.ext.tls cimport tls_any_protocol, tls_late, tls_reason
 from turnout.ext.tunnel cimport tunnel_run, tunnel_upgrade
 from turnout.ext.text cimport out_length, out_open, out_put, out_t
 
@@ -241,6 +241,8 @@ cdef void send_request(core_t *core, exch_t *x) noexcept nogil:
         return
     if x.flags & XF_RAW:
         u.flags |= CF_BLOCKED     # nothing to send yet: the edge tells when it is connected
+        if u.tls != NULL:
+            tls_any_protocol(u)
         return
     out_open(&o, core.scratch, SCRATCH_BYTES)
     out_put(&o, header, preface_write(x, header))

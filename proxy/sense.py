@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from turnout.proxy.model import Config, Listener, Service
+from turnout.proxy.model import Config, Listener, ListenerTls, Service
 
 Location = tuple[int | str, ...]
 
@@ -14,7 +14,9 @@ ROUTE_KEYS = {
 }
 """What a route of such a listener may say."""
 LISTENER_KEYS = {
-    "tcp": frozenset({"bind", "protocol", "backlog", "trusted", "proxy_protocol", "timeouts", "limits"}),
+    "tcp": frozenset(
+        {"bind", "protocol", "backlog", "trusted", "proxy_protocol", "timeouts", "limits", "tls"}
+    ),
     "udp": frozenset({"bind", "protocol", "udp", "limits"}),
 }
 TIMEOUTS = {"tcp": frozenset({"header"}), "udp": frozenset[str]()}
@@ -61,6 +63,8 @@ def _listener(config: Config, name: str, listener: Listener) -> Iterator[tuple[L
     for part, known in parts:
         for key in sorted(getattr(listener, part).model_fields_set - known):
             yield ("listeners", name, part, key), f"means nothing to a {kind} listener"
+    if listener.tls is not None and listener.protocol == "tcp":
+        yield from _of_answers(name, listener.tls)
     if listener.protocol == "udp" and listener.bind.startswith("unix:"):
         yield ("listeners", name, "bind"), 'UDP needs an address like "0.0.0.0:53"'
     if not any(route.listener == name for route in config.routes):
@@ -68,6 +72,13 @@ def _listener(config: Config, name: str, listener: Listener) -> Iterator[tuple[L
             ("listeners", name),
             f'no route leads on from here; a {kind} listener needs one with listener = "{name}"',
         )
+
+
+def _of_answers(name: str, tls: ListenerTls) -> Iterator[tuple[Location, str]]:
+    if tls.hsts is not False:
+        yield ("listeners", name, "tls", "hsts"), "is a field of HTTP answers"
+    if tls.client is not None and "header" in tls.client.model_fields_set:
+        yield ("listeners", name, "tls", "client", "header"), "is a field of HTTP requests"
 
 
 def _services(config: Config, raw: Mapping[str, str]) -> Iterator[tuple[Location, str]]:
@@ -79,13 +90,10 @@ def _services(config: Config, raw: Mapping[str, str]) -> Iterator[tuple[Location
     for name, kinds in users.items():
         if "udp" in kinds and len(kinds) > 1:
             yield ("services", name), "takes datagrams and connections; give each kind a service of its own"
-        if not kinds <= {"http"} and any(
+        if "udp" in kinds and any(
             config.services[name].over_tls(endpoint) for endpoint in config.services[name].endpoints
         ):
-            yield (
-                ("services", name),
-                "a TCP or UDP listener leads here, and what it takes cannot be put into TLS",
-            )
+            yield ("services", name), "a UDP listener leads here, and datagrams cannot be put into TLS"
         if "http" not in kinds:
             for where, what in _of_requests(config.services[name]):
                 yield ("services", name, *where), f"{what}, and none comes to this service"

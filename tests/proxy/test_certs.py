@@ -244,12 +244,29 @@ def test_a_table_that_makes_no_sense_is_refused(tls, said):
     assert said in str(caught.value)
 
 
-def test_a_tcp_listener_passes_tls_through_and_starts_none():
-    tcp = '[listeners.raw]\nbind = "127.0.0.1:9"\nprotocol = "tcp"\n'
-    route = '[[routes]]\nlistener = "raw"\nservice = "app"\n'
-    text = tcp + route + '[services.app]\nendpoints = ["https://127.0.0.1:443"]\n'
-    with pytest.raises(ConfigError, match="cannot be put into TLS"):
-        parse(text, "turnout.toml")
+RAW = (
+    '[listeners.raw]\nbind = "127.0.0.1:9"\nprotocol = "tcp"\n[[routes]]\nlistener = "raw"\nservice = "app"\n'
+)
+
+
+def test_a_tcp_listener_ends_tls_and_starts_it(freeze):
+    service = '[services.app]\nendpoints = ["https://127.0.0.1:443"]\ntls = { ca = "ca.pem" }\n'
+    document = freeze(RAW.replace("[[routes]]", f"tls = {{ {SITE_FILES} }}\n[[routes]]") + service, "")
+    assert document["listeners"][0]["tls"] is not None
+    assert document["members"][0]["tls"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("hsts = true", "a field of HTTP answers"),
+        ('client = { ca = "ca.pem", header = "X" }', "a field of HTTP"),
+    ],
+)
+def test_what_only_http_has_is_refused_in_the_tls_of_a_tcp_listener(more, said):
+    text = RAW.replace("[[routes]]", f"tls = {{ {SITE_FILES}, {more} }}\n[[routes]]")
+    with pytest.raises(ConfigError, match=said):
+        parse(text + '[services.app]\nendpoints = ["127.0.0.1:443"]\n', "turnout.toml")
 
 
 def test_a_proxy_header_does_not_go_to_endpoints_over_tls():
