@@ -38,6 +38,7 @@ class Child:
         self.loop.run_forever()
         self.loop.remove_reader(self.engine.fileno())
         self.engine.close()
+        self.__dict__.pop("snapshot", None)  # this process holds one, too
         assert contexts._contexts() == 0, f"{contexts._contexts()} SSL_CTX not given back"
 
     def commands(self) -> None:
