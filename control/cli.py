@@ -13,6 +13,7 @@ from turnout.control.client import Tls
 from turnout.control.commands import (
     audit,
     completion,
+    config,
     endpoints,
     events,
     files,
@@ -37,7 +38,7 @@ app = typer.Typer(
 )
 for module in (files, process, services, endpoints, health, events, top):
     app.add_typer(module.app)
-for module in (token, audit):
+for module in (config, token, audit):
     app.add_typer(module.app, rich_help_panel=options.PANEL)
 
 TLS_PANEL = "For https:// and tokens (TURNOUT_TOKEN)"

@@ -28,20 +28,23 @@ bind = "127.0.0.1:6432"
 protocol = "tcp"
 
 # ---- the services --------------------------------------------------------------------------------
-# Each: round robin, and a circuit breaker. 5 failures in a row and an endpoint is left alone for 60 s; then
-# single requests try whether it is well again.
+# Each: round robin, checks, and a circuit breaker. An endpoint is asked every 2 s how it is: 3 failed checks
+# in a row take it out, 2 good ones bring it back. After 5 failed requests in a row it is left alone for 60 s;
+# then single requests try whether it is well again.
 
 # Orders. A failed request is tried on the other endpoint only when nothing can have been processed or its
 # method allows to repeat it: an order is never sent twice.
 [services.trading-system]
 balance = "round_robin"
 endpoints = ["127.0.0.1:8001", "127.0.0.1:8002"]
+health = { path = "/health", interval = "2s" }
 breaker = { failures = 5, open = "60s" }
 timeouts = { connect = "1s", response = "10s" }
 
 [services.api-gateway]
 balance = "round_robin"
 endpoints = ["127.0.0.1:8010"]
+health = { path = "/health", interval = "2s" }
 breaker = { failures = 5, open = "60s" }
 timeouts = { connect = "1s", response = "30s" }
 
@@ -49,6 +52,7 @@ timeouts = { connect = "1s", response = "30s" }
 [services.ai-models]
 balance = "round_robin"
 endpoints = ["127.0.0.1:8020"]
+health = { path = "/health", interval = "5s", timeout = "3s" }
 breaker = { failures = 5, open = "60s" }
 timeouts = { connect = "1s", response = "2m" }
 limits = { connections = 64, queue = 256, queue_timeout = "10s" }
@@ -57,13 +61,15 @@ limits = { connections = 64, queue = 256, queue_timeout = "10s" }
 [services.market-data]
 balance = "round_robin"
 endpoints = ["127.0.0.1:8030"]
+health = { path = "/health", interval = "2s" }
 breaker = { failures = 5, open = "60s" }
 timeouts = { connect = "1s", idle = "10m", tunnel = "24h" }
 
-# A connection counts as in flight for as long as it stands.
+# A connection counts as in flight for as long as it stands. A check is a connect.
 [services.database]
 balance = "round_robin"
 endpoints = ["127.0.0.1:5432"]
+health = { type = "tcp", interval = "2s" }
 breaker = { failures = 5, open = "60s" }
 timeouts = { connect = "2s", tunnel = "8h" }
 limits = { connections = 100, queue_timeout = "5s" }
@@ -79,6 +85,7 @@ endpoints = [
   { address = "127.0.0.1:8102", weight = 2, priority = 0 },
   { address = "127.0.0.1:8103", weight = 1, priority = 1 },
 ]
+health = { path = "/health", interval = "2s" }
 sticky = { cookie = "turnout", ttl = "30m" }
 breaker = { failures = 5, open = "60s" }
 

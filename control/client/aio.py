@@ -21,8 +21,11 @@ from turnout.control.client.shapes import (
     AuditEntry,
     Beat,
     Changed,
+    ConfigApplied,
+    ConfigText,
     Endpoint,
     Event,
+    Health,
     NewToken,
     Page,
     Role,
@@ -30,6 +33,8 @@ from turnout.control.client.shapes import (
     ServiceDetail,
     Token,
     Verdict,
+    Version,
+    VersionText,
 )
 from turnout.control.client.sync import TIMEOUT_S
 
@@ -249,11 +254,11 @@ class AsyncClient:
         settings = lease.settings(weight, version, priority, tags, metadata)
         return AsyncRegistration(self, Spec(service, address, ttl, settings), drain)
 
-    async def health(self, service: str, address: str) -> Any:
+    async def health(self, service: str, address: str) -> Health:
         """What the checks of an endpoint say, and said lately."""
         return await self._do(calls.health(service, address))
 
-    async def heartbeat(self, service: str, address: str, status: Beat = "pass", note: str = "") -> Any:
+    async def heartbeat(self, service: str, address: str, status: Beat = "pass", note: str = "") -> Health:
         """For an endpoint whose health is reported by itself (a check of kind ttl)."""
         return await self._do(calls.heartbeat(service, address, status, note))
 
@@ -303,6 +308,35 @@ class AsyncClient:
                         yield event
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
             raise nobody(self.place, error) from None
+
+    # ---- the configuration -------------------------------------------------------------------------------
+
+    async def config(self) -> ConfigText:
+        """The file as it is in force."""
+        return await self._do(calls.config())
+
+    async def apply(
+        self, text: str, *, dry_run: bool = False, note: str | None = None, if_version: int | None = None
+    ) -> ConfigApplied:
+        """Put another text in force and into the file; `dry_run`: only try it. RefusedError whose `problem`
+        has `problems` when it does not validate, ChangedError when another version than `if_version` is in
+        force.
+        """
+        return await self._do(calls.apply(text, dry_run, note, if_version))
+
+    async def history(self, *, before: int | None = None, limit: int = 50) -> list[Version]:
+        """Versions of the file, newest first."""
+        return await self._do(calls.history(before, limit))
+
+    async def version(self, number: int) -> VersionText:
+        """One of the history, with its text."""
+        return await self._do(calls.version(number))
+
+    async def rewind(
+        self, number: int, *, dry_run: bool = False, if_version: int | None = None
+    ) -> ConfigApplied:
+        """Put an earlier version in force again, as a new one."""
+        return await self._do(calls.rewind(number, dry_run, if_version))
 
     # ---- access ------------------------------------------------------------------------------------------
 

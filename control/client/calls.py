@@ -14,8 +14,11 @@ from turnout.control.client.shapes import (
     AuditEntry,
     Beat,
     Changed,
+    ConfigApplied,
+    ConfigText,
     Endpoint,
     Event,
+    Health,
     NewToken,
     Page,
     Role,
@@ -23,6 +26,8 @@ from turnout.control.client.shapes import (
     ServiceDetail,
     Token,
     Verdict,
+    Version,
+    VersionText,
 )
 
 T = TypeVar("T")
@@ -185,11 +190,11 @@ def deregister(service: str, address: str, if_revision: int | None = None) -> Ca
     return Call("DELETE", where, as_it_is, headers=if_match(if_revision))
 
 
-def health(service: str, address: str) -> Call[Any]:
+def health(service: str, address: str) -> Call[Health]:
     return Call("GET", path("services", service, "endpoints", address, "health"), as_it_is)
 
 
-def heartbeat(service: str, address: str, status: Beat, note: str) -> Call[Any]:
+def heartbeat(service: str, address: str, status: Beat, note: str) -> Call[Health]:
     where = path("services", service, "endpoints", address, "health")
     return Call("PUT", where, as_it_is, {"status": status, "note": note})
 
@@ -204,6 +209,49 @@ def events(filters: Mapping[str, str | None], since: int | None, headers: Mappin
 def past_events(filters: Mapping[str, str | None], since: int | None, limit: int) -> Call[list[Event]]:
     query = {**filters, "from": since, "follow": "false", "limit": limit}
     return Call("GET", path("events"), items, query=query)
+
+
+# ---- the configuration -------------------------------------------------------------------------------------
+
+
+def config() -> Call[ConfigText]:
+    return Call("GET", path("config"), as_it_is)
+
+
+def apply(text: str, dry_run: bool, note: str | None, if_version: int | None) -> Call[ConfigApplied]:
+    query = {"dry_run": "true" if dry_run else None, "note": note}
+    return Call(
+        "PUT",
+        path("config"),
+        as_it_is,
+        text,
+        TOML,
+        query=query,
+        headers=if_match(if_version),
+        patience=PATIENCE_S,
+    )
+
+
+def history(before: int | None, limit: int) -> Call[list[Version]]:
+    return Call("GET", path("config", "history"), items, query={"before": before, "limit": limit})
+
+
+def version(number: int) -> Call[VersionText]:
+    return Call("GET", path("config", "history", str(number)), as_it_is)
+
+
+def rewind(number: int, dry_run: bool, if_version: int | None) -> Call[ConfigApplied]:
+    query = {"dry_run": "true" if dry_run else None}
+    headers = if_match(if_version)
+    return Call(
+        "POST",
+        path("config", "rewind"),
+        as_it_is,
+        {"version": number},
+        query=query,
+        headers=headers,
+        patience=PATIENCE_S,
+    )
 
 
 # ---- access ------------------------------------------------------------------------------------------------

@@ -84,6 +84,35 @@ class Endpoint(Recent):
     unfit: str
 
 
+class Turn(TypedDict):
+    """A change of an endpoint's health, with the reason in words."""
+
+    time: float
+    status: str
+    reason: str
+
+
+class Health(TypedDict):
+    """`status` is up, degraded, down, flapping, assumed, unknown or unchecked; `check` the kind of its check.
+    `successes` and `failures` are those in a row.
+    """
+
+    service: str
+    address: str
+    status: str
+    up: bool
+    check: str | None
+    reason: str
+    since: float | None
+    checked: float | None
+    ms: float | None
+    mean_ms: float | None
+    successes: int
+    failures: int
+    flaps: float
+    history: list[Turn]
+
+
 class Changed(TypedDict):
     """In force: every worker has this snapshot."""
 
@@ -99,6 +128,33 @@ class Event(TypedDict):
     address: str | None
     by: str
     data: dict[str, Any]
+
+
+class ConfigText(TypedDict):
+    version: int
+    text: str
+
+
+class Version(TypedDict):
+    version: int
+    time: float
+    by: str
+    note: str
+    digest: str
+    size: int
+
+
+class VersionText(Version):
+    text: str
+
+
+class ConfigApplied(TypedDict):
+    """`diff` is unified; `applied` is false for what was only tried."""
+
+    version: int
+    snapshot: int
+    diff: str
+    applied: bool
 
 
 class Token(TypedDict):

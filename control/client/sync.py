@@ -20,8 +20,11 @@ from turnout.control.client.shapes import (
     AuditEntry,
     Beat,
     Changed,
+    ConfigApplied,
+    ConfigText,
     Endpoint,
     Event,
+    Health,
     NewToken,
     Page,
     Role,
@@ -29,6 +32,8 @@ from turnout.control.client.shapes import (
     ServiceDetail,
     Token,
     Verdict,
+    Version,
+    VersionText,
 )
 
 T = TypeVar("T")
@@ -244,11 +249,11 @@ class Client:
         settings = lease.settings(weight, version, priority, tags, metadata)
         return Registration(self, Spec(service, address, ttl, settings), drain)
 
-    def health(self, service: str, address: str) -> Any:
+    def health(self, service: str, address: str) -> Health:
         """What the checks of an endpoint say, and said lately."""
         return self._do(calls.health(service, address))
 
-    def heartbeat(self, service: str, address: str, status: Beat = "pass", note: str = "") -> Any:
+    def heartbeat(self, service: str, address: str, status: Beat = "pass", note: str = "") -> Health:
         """For an endpoint whose health is reported by itself (a check of kind ttl)."""
         return self._do(calls.heartbeat(service, address, status, note))
 
@@ -298,6 +303,33 @@ class Client:
             raise nobody(self.place, error) from None
         finally:
             to.close()
+
+    # ---- the configuration -------------------------------------------------------------------------------
+
+    def config(self) -> ConfigText:
+        """The file as it is in force."""
+        return self._do(calls.config())
+
+    def apply(
+        self, text: str, *, dry_run: bool = False, note: str | None = None, if_version: int | None = None
+    ) -> ConfigApplied:
+        """Put another text in force and into the file; `dry_run`: only try it. RefusedError whose `problem`
+        has `problems` when it does not validate, ChangedError when another version than `if_version` is in
+        force.
+        """
+        return self._do(calls.apply(text, dry_run, note, if_version))
+
+    def history(self, *, before: int | None = None, limit: int = 50) -> list[Version]:
+        """Versions of the file, newest first."""
+        return self._do(calls.history(before, limit))
+
+    def version(self, number: int) -> VersionText:
+        """One of the history, with its text."""
+        return self._do(calls.version(number))
+
+    def rewind(self, number: int, *, dry_run: bool = False, if_version: int | None = None) -> ConfigApplied:
+        """Put an earlier version in force again, as a new one."""
+        return self._do(calls.rewind(number, dry_run, if_version))
 
     # ---- access ------------------------------------------------------------------------------------------
 

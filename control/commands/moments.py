@@ -55,6 +55,10 @@ def of_day(epoch: float) -> str:
     return at.strftime(form)
 
 
+def ago(s: float) -> str:
+    return f"{span(max(s, 0))} ago"
+
+
 def span(s: float) -> str:
     """A rough duration: 12 s, 5 min, 3 h, 2 d."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):

@@ -26,7 +26,7 @@ COLOURS = {
 }  # fmt: skip
 TEXT = (
     "version", "state", "health", "breaker", "split", "bind", "balance", "source", "kind", "note", "name",
-    "role", "namespaces", "action", "subject", "result", "who", "reason", "to",
+    "role", "namespaces", "action", "subject", "result", "who", "reason", "to", "check", "digest",
 )  # fmt: skip
 """Columns that are no numbers, besides the first."""
 
@@ -213,6 +213,39 @@ def note(row: Row) -> str:
     said += [f"by {by}"] if by else []
     said += [f"until {moments.of_day(until)}"] if until else []
     return ", ".join(said)
+
+
+def checks(rows: Iterable[Row], now: float) -> Table:
+    """How endpoints are, one line each."""
+    out = table("endpoint", "health", "check", "took", "mean", "good", "bad", "since", "checked", "reason")
+    for row in rows:
+        out.add_row(
+            f"{row['service']}/{row['address']}",
+            state(row["status"]),
+            row["check"] or "-",
+            ms(row["ms"]),
+            ms(row["mean_ms"]),
+            str(row["successes"]),
+            str(row["failures"]),
+            *("-" if row[name] is None else moments.ago(now - row[name]) for name in ("since", "checked")),
+            row["reason"],
+        )
+    return out
+
+
+def versions(rows: Iterable[Row]) -> Table:
+    """Of the configuration."""
+    out = table("version", "time", "who", "size", "digest", "note")
+    for row in rows:
+        out.add_row(
+            str(row["version"]),
+            moments.of_day(row["time"]),
+            row["by"],
+            str(row["size"]),
+            row["digest"][:12],
+            row["note"],
+        )
+    return out
 
 
 def tokens(rows: Iterable[Row]) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,24 @@ if TYPE_CHECKING:
     from turnout.proxy.supervisor import Supervisor
 
 READY_POLL_S = 0.02
+WELL_S = 15.0
+
+
+async def until_served(supervisor: Supervisor) -> None:
+    """Until it is ready and checks have found the backends well, or have had the time for it."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(WELL_S):
+            while not (supervisor.ready() and all_are_up(supervisor)):
+                await asyncio.sleep(READY_POLL_S)
+
+
+def all_are_up(supervisor: Supervisor) -> bool:
+    slots = (
+        slot
+        for name in supervisor.config.services
+        for slot in supervisor.freezer.endpoint_slots(name).values()
+    )
+    return all(supervisor.scoreboard.endpoint(slot)["health"] == "up" for slot in slots)
 
 
 class Show(Protocol):
@@ -41,8 +60,7 @@ def demo(seconds: float | None, preset: Preset | None = None) -> int:
         file.write_text(show.configuration(places))
 
         async def beside(supervisor: Supervisor) -> None:
-            while not supervisor.ready():
-                await asyncio.sleep(READY_POLL_S)
+            await until_served(supervisor)
             typer.echo(show.what_to_try(places))
             typer.echo("Ctrl-C ends it." if seconds is None else f"It ends after {seconds:g} seconds.")
             if seconds is not None:

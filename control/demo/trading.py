@@ -45,7 +45,11 @@ Things to try:
   turnout drain trading-system/{first}{option}
   turnout ready trading-system/{first}{option}
   turnout weight default-balancer/{server} 1{option}
-  turnout status --watch{option}
+  turnout top{option}
+
+  # A check takes one out that says it is not well, and brings it back.
+  curl -X PUT -d down http://{first}/health; sleep 4; turnout health trading-system{option}
+  curl -X PUT -d up http://{first}/health
 
   # Something slow, and failures until a circuit breaker opens.
   curl "http://{web}/ai/slow?ms=3000"

@@ -43,6 +43,12 @@ def test_the_trading_preset_has_the_five_services_and_a_balancer_with_their_defa
     }
     assert len({endpoint.weight for endpoint in balancer.endpoints}) == len(balancer.endpoints) == 3
     assert len({endpoint.priority for endpoint in balancer.endpoints}) > 1
+    checks = {name: service.health for name, service in services.items()}
+    assert {name for name, check in checks.items() if check and check.path == "/health"} == set(services) - {
+        "database"
+    }
+    assert checks["database"]
+    assert checks["database"].type == "tcp"
     assert balancer.sticky
     assert balancer.sticky.cookie
 
