@@ -87,7 +87,7 @@ async def test_the_demo_runs_tells_what_to_try_and_leaves_nothing():
 async def test_the_demo_of_the_trading_preset_serves_every_service_of_it():
     async with demo("--preset", "trading") as shown:
         trading = {(await shown.json("/trading/orders"))["backend"] for _ in range(4)}
-        balanced = [(await shown.json("/"))["backend"] for _ in range(10)]
+        balanced = [(await shown.json("/"))["backend"] for _ in range(40)]
         others = {path: (await shown.json(path))["backend"] for path in ("/api/accounts", "/ai/predict")}
         price = await first_price(shown)
         row = await ask_database(shown, b"select 1\n")
@@ -95,7 +95,8 @@ async def test_the_demo_of_the_trading_preset_serves_every_service_of_it():
 
     assert code == 0
     assert trading == {"trading-1", "trading-2"}
-    assert (balanced.count("server-1"), balanced.count("server-2")) == (6, 4)
+    assert set(balanced) == {"server-1", "server-2"}
+    assert balanced.count("server-1") > balanced.count("server-2")
     assert others == {"/api/accounts": "gateway", "/ai/predict": "models"}
     assert price["price"] > 0
     assert row == b"database: select 1\n"

@@ -48,6 +48,15 @@ def test_an_endpoint_is_shown_with_its_reason_and_its_turns(call):
     assert "down no disk" in " ".join(status.split())
 
 
+def test_endpoints_of_a_service_and_all_of_them_are_listed(call):
+    call("health", "beating/10.0.0.1:80", "--say", "fail", "--note", "no disk")
+    shown = call("health")[1]
+
+    assert all(word in shown for word in ("beating/10.0.0.1:80", "no disk", "plain/10.0.0.2:80", "unchecked"))
+    assert [row["address"] for row in json.loads(call("health", "plain", "--json")[1])] == ["10.0.0.2:80"]
+    assert call("health", "--say", "pass")[0] == 2
+
+
 def test_an_endpoint_without_checks_is_unchecked(call):
     assert "unchecked  the service has no checks" in call("health", "10.0.0.2:80")[1]
 
