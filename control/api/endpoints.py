@@ -20,7 +20,10 @@ from turnout.control.api.models import (
 from turnout.control.api.problems import ProblemError, invalid
 from turnout.control.api.routes import Route
 from turnout.control.api.rows import endpoint_row
+from turnout.control.registry.checks import valid
 from turnout.control.registry.entries import Applied, EndpointEntry
+from turnout.control.registry.errors import RefusedError
+from turnout.proxy.model import Endpoint
 
 ENDPOINTS = "/v1/services/{service}/endpoints"
 ENDPOINT = f"{ENDPOINTS}/{{address}}"
@@ -55,29 +58,27 @@ async def get(call: Call) -> Reply:
 
 
 async def register(call: Call) -> Reply:
-    service, spec = lookup.service_of(call), call.body
-    check_spec(spec)
-    before = service.endpoints.get(spec.address)
+    service, endpoint = lookup.service_of(call), endpoint_of(call.body)
+    before = service.endpoints.get(endpoint.address)
     call.before = summary(before)
     applied = await call.parts.registry.register(
-        call.service,
-        spec.model_dump(exclude={"lease_ttl"}, exclude_unset=True),
-        by=call.by,
-        lease_ttl=spec.lease_ttl,
-        if_revision=call.if_revision,
+        call.service, endpoint, by=call.by, lease_ttl=call.body.lease_ttl, if_revision=call.if_revision
     )
     reply = changed(call, applied)
     reply.status = 201 if before is None else 200
-    reply.headers["Location"] = f"/v1/services/{quote(call.service)}/endpoints/{quote(spec.address, safe='')}"
+    place = quote(endpoint.address, safe="")
+    reply.headers["Location"] = f"/v1/services/{quote(call.service)}/endpoints/{place}"
     return reply
 
 
-def check_spec(spec: EndpointSpec) -> None:
-    """Whoever may register could reach any socket of this machine, that of a container engine, say."""
-    if spec.address.startswith("unix:"):
-        raise ProblemError(
-            422, "a unix socket can only be named in the file; register host:port", kind="refused"
-        )
+def endpoint_of(spec: EndpointSpec) -> Endpoint:
+    """What is asked to be registered. No unix socket, in whatever form it is written: whoever may register
+    could reach any socket of this machine, that of a container engine, say. Raises RefusedError.
+    """
+    endpoint = valid(Endpoint, spec.model_dump(exclude={"lease_ttl"}, exclude_unset=True))
+    if endpoint.address.startswith("unix:"):
+        raise RefusedError("a unix socket can only be named in the file; register host:port")
+    return endpoint
 
 
 async def change(call: Call) -> Reply:
