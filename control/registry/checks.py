@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from turnout.control import hints
 from turnout.control.registry.entries import EndpointEntry, ServiceEntry
 from turnout.control.registry.errors import ConflictError, RefusedError
 from turnout.proxy.model import Config, Endpoint, Service
@@ -78,5 +78,5 @@ def check_revision(what: str, there: EndpointEntry | ServiceEntry | None, wanted
 
 def near(word: str, known: Iterable[str]) -> str:
     """A hint for who has mistyped a name."""
-    words = difflib.get_close_matches(word, list(known), n=1)
-    return f'; did you mean "{words[0]}"?' if words else ""
+    meant = hints.near(word, list(known))
+    return f'; did you mean "{meant}"?' if meant is not None else ""
