@@ -45,10 +45,13 @@ class SplitSet:
 
 @dataclass
 class Lease:
-    """`expires` moves with each renewal, and is shared by all entries of the endpoint."""
+    """`expires` moves with each renewal, and is shared by all entries of the endpoint. `ending`: it is being
+    taken out, and cannot be renewed any more.
+    """
 
     ttl: float
     expires: float
+    ending: bool = False
 
 
 @dataclass(frozen=True)

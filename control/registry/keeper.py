@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 
 from turnout.control.registry.errors import RegistryError
 from turnout.control.registry.registry import Registry
@@ -14,6 +15,8 @@ from turnout.proxy.config import ConfigError
 log = logging.getLogger("turnout.registry")
 
 SWEEP_S = 0.5
+JUMP_S = 1.0
+"""By so much the clock may be corrected between two sweeps without a word."""
 NAMES_EVERY = 20
 """Sweeps."""
 BY = "turnout"
@@ -25,6 +28,7 @@ class Keeper:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        self._ahead = registry.clock() - time.monotonic()
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -41,6 +45,7 @@ class Keeper:
         while True:
             await asyncio.sleep(SWEEP_S)
             sweeps += 1
+            self.follow_clock(time.monotonic())
             try:
                 await self.sweep()
                 if sweeps % NAMES_EVERY == 0 and await self._registry.ledger.look_again():
@@ -49,6 +54,20 @@ class Keeper:
                 log.warning("leases and states with an end wait: %s", error)
             except Exception:
                 log.exception("unexpected failure")
+
+    def follow_clock(self, steady: float) -> None:
+        """A clock that is set, or a machine that has slept, ends no lease and makes none last longer: nobody
+        could have renewed one in that time.
+        """
+        ahead = self._registry.clock() - steady
+        jump, self._ahead = ahead - self._ahead, ahead
+        if abs(jump) < JUMP_S:
+            return
+        log.warning("the clock was set by %+.1f s; leases end that much later", jump)
+        for one in self._registry.ledger.registered.values():
+            for entry in one.sources.get("api", {}).values():
+                if entry.lease is not None:
+                    entry.lease.expires += jump
 
     async def sweep(self) -> None:
         """What has come to its end by now."""

@@ -33,6 +33,8 @@ class Ledger:
 
     def __init__(self, holder: Holder, store: Store, clock: Callable[[], float]) -> None:
         self.registered: dict[str, Registered] = {}
+        self.changes = 0
+        """Of `registered`, counted: whether it is as it was can be told without looking through it."""
         self.revision = 0
         self._holder = holder
         self._store = store
@@ -55,20 +57,25 @@ class Ledger:
         """What the store has; what other sources have offered stays. Raises StoreError."""
         await self._store.refresh()
         stored = await records.read(self._store, self._clock())
-        offered = {name: dict(one.sources) for name, one in self.registered.items()}
-        names = [*stored.services, *stored.endpoints, *stored.overrides, *stored.splits, *offered]
-        registered = {name: self._of_records(stored, name, offered.get(name, {})) for name in names}
+        names = [*stored.services, *stored.endpoints, *stored.overrides, *stored.splits]
+        registered = {name: self._of_records(stored, name) for name in names}
         await self._find_addresses(registered)
+        for name, one in self.registered.items():  # as it is by now: looking for addresses takes its time
+            offered = {source: some for source, some in one.sources.items() if source != "api"}
+            if offered:
+                own = registered.get(name, NOTHING)
+                registered[name] = replace(own, sources=in_order({**own.sources, **offered}))
         self.registered = {name: one for name, one in registered.items() if not one.empty}
+        self.changes += 1
         self.revision = max([self.revision, *(one.revision for one in self.registered.values())])
         self._unread = False
 
-    def _of_records(self, stored: records.Records, name: str, offered: dict[str, Any]) -> Registered:
+    def _of_records(self, stored: records.Records, name: str) -> Registered:
         settings, revision = stored.services.get(name, (None, 0))
         api, overrides, split = stored.endpoints[name], stored.overrides[name], stored.splits.get(name)
         revisions = [entry.revision for entry in api.values()] + [one.revision for one in overrides.values()]
         newest = max([revision, *revisions, split.revision if split is not None else 0])
-        return Registered(settings, in_order({**offered, "api": api}), overrides, split, newest)
+        return Registered(settings, in_order({"api": api}), overrides, split, newest)
 
     async def _find_addresses(self, registered: dict[str, Registered]) -> None:
         """Endpoints whose name has no address now are left out until it has one."""
@@ -93,7 +100,7 @@ class Ledger:
         good = {address for address, number in found.items() if not isinstance(number, OSError)}
         for name, one in list(self.registered.items()):
             if any(good & some.keys() for some in one.sources.values()):
-                self.registered[name] = with_addresses(one, found)
+                self.keep(name, with_addresses(one, found))
         return bool(good)
 
     # ---- to write ----------------------------------------------------------------------------------------
@@ -174,6 +181,7 @@ class Ledger:
 
     def keep(self, service: str, one: Registered) -> None:
         """In memory only."""
+        self.changes += 1
         if one.empty:
             self.registered.pop(service, None)
         else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -70,6 +70,7 @@ class Registry:
         self.leases = Leases()
         self._supervisor = supervisor
         self._merger = Merger()
+        self._table: tuple[int, Table] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def open(self) -> None:
@@ -98,7 +99,7 @@ class Registry:
 
     @property
     def table(self) -> Table:
-        return self._merger.merge(self._supervisor.file_config, self.ledger.registered)
+        return self._merge(self._supervisor.file_config)
 
     @property
     def services(self) -> Mapping[str, ServiceEntry]:
@@ -107,7 +108,16 @@ class Registry:
 
     def merge(self, file: Config) -> Config:
         """What a file says together with what is registered."""
-        return self._merger.merge(file, self.ledger.registered).config
+        return self._merge(file).config
+
+    def _merge(self, file: Config) -> Table:
+        """Asked for again and again, for each row of a listing: without a change there is nothing to do."""
+        made = self._table
+        if made is not None and made[0] == self.ledger.changes and made[1].file is file:
+            return made[1]
+        table = self._merger.merge(file, self.ledger.registered)
+        self._table = self.ledger.changes, table
+        return table
 
     def service(self, name: str) -> ServiceEntry:
         """Raises NotFoundError."""
@@ -195,6 +205,8 @@ class Registry:
         only: a restart gives every lease its whole time.
         """
         entry = self.ledger.of_api(service)[address]
+        if entry.lease is not None and entry.lease.ending:
+            raise KeyError(address)
         if entry.lease is None:
             raise RefusedError(
                 f'endpoint "{address}" of "{service}" has no lease: it stays until deregistered'
@@ -234,9 +246,11 @@ class Registry:
         """Take out endpoints whose leases have ended; what was set for them at run time stays: they may come
         back.
         """
+        gone: list[EndpointEntry] = []
 
         async def make(change: Change) -> None:
-            gone = [one for one in entries if self.ledger.of_api(one.service).get(one.address) is one]
+            gone[:] = filter(self._has_ended, entries)
+            mark_ending(gone, ending=True)
             for entry in gone:
                 await records.remove(change, schema.endpoints, records.of_endpoint(entry.key))
                 data = {"lease_ttl": entry.lease_ttl}
@@ -249,8 +263,17 @@ class Registry:
                 left = {one: other for one, other in mine.items() if one not in lost}
                 self.ledger.update_api(change, service, left)
 
-        await self.ledger.change(make)
-        await self.refresh()
+        try:
+            await self.ledger.change(make)
+        finally:
+            mark_ending(gone, ending=False)
+        if gone:
+            await self.refresh()
+
+    def _has_ended(self, entry: EndpointEntry) -> bool:
+        """Still: it may have been renewed, or made anew, while this waited for its turn."""
+        there = self.ledger.of_api(entry.service).get(entry.address)
+        return there is entry and entry.expires is not None and entry.expires <= self.clock()
 
     # ---- services ----------------------------------------------------------------------------------------
 
@@ -554,3 +577,10 @@ class Registry:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
+
+
+def mark_ending(entries: Iterable[EndpointEntry], *, ending: bool) -> None:
+    """Nobody is told that a lease goes on while it is being taken out."""
+    for entry in entries:
+        assert entry.lease is not None
+        entry.lease.ending = ending

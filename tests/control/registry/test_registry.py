@@ -12,6 +12,7 @@ from turnout.control.registry.errors import ConflictError, NotFoundError, Refuse
 from turnout.control.registry.keeper import Keeper
 from turnout.control.registry.registry import Registry
 from turnout.control.storage.store import Store
+from turnout.proxy.model import Endpoint
 
 ONE, TWO, NEW = "10.0.0.1:80", "10.0.0.2:80", "10.0.0.9:80"
 ORDERS = "trading:orders"
@@ -496,3 +497,69 @@ async def test_a_caller_that_goes_away_leaves_a_whole_change(store_url):
         await at.registry.close()
         assert at.addresses() == [ONE, TWO, NEW]
         assert at.registry.revision == at.store.revision == 1
+
+
+@scenario
+async def test_a_lease_that_is_renewed_while_its_end_waits_for_its_turn_goes_on(tmp_path):
+    async with opened(f"sqlite:///{tmp_path / 'control.db'}") as at:
+        await at.registry.register("app", {"address": NEW}, by="me", lease_ttl=10)
+        at.clock.now += 10
+        async with at.store.change():  # others are in the way
+            sweep = asyncio.create_task(at.keeper.sweep())
+            await asyncio.sleep(0)
+            assert await at.registry.renew("app", NEW, by="me") == at.clock.now + 10
+        await sweep
+        assert NEW in at.addresses()
+
+
+@scenario
+async def test_a_lease_that_is_being_taken_out_is_not_renewed(tmp_path):
+    async with opened(f"sqlite:///{tmp_path / 'control.db'}") as at:
+        await at.registry.register("app", {"address": NEW}, by="me", lease_ttl=10)
+        entry, at.clock.now = at.registry.endpoint("app", NEW), at.clock.now + 10
+        expire = asyncio.create_task(at.registry.expire([entry], by="me"))
+        while not entry.lease.ending:
+            await asyncio.sleep(0)
+        with pytest.raises(KeyError):
+            await at.registry.renew("app", NEW, by="me")
+        await expire
+        assert NEW not in at.addresses()
+
+
+@scenario
+async def test_a_clock_that_is_set_ends_no_lease(tmp_path):
+    async with opened(f"sqlite:///{tmp_path / 'control.db'}") as at:
+        await at.registry.register("app", {"address": NEW}, by="me", lease_ttl=10)
+        at.keeper.follow_clock(50.0)
+        at.registry.endpoint("app", NEW).lease.expires = at.clock.now + 10
+        at.clock.now += 3602
+        at.keeper.follow_clock(52.0)
+        await at.keeper.sweep()
+        assert at.registry.endpoint("app", NEW).expires == at.clock.now + 8
+
+
+@scenario
+async def test_the_table_is_merged_once_for_many_who_ask(tmp_path):
+    async with opened(f"sqlite:///{tmp_path / 'control.db'}") as at:
+        before = at.registry.table
+        assert at.registry.table is before
+        await at.registry.register("app", {"address": NEW}, by="me")
+        after = at.registry.table
+        assert after is not before
+        assert at.registry.table is after
+        at.holder.edit("10.0.0.1:80", "10.0.0.3:80")
+        assert at.registry.table is not after
+
+
+@scenario
+async def test_what_a_source_finds_while_the_store_is_read_stays(tmp_path):
+    async with opened(f"sqlite:///{tmp_path / 'control.db'}") as at:
+        look_up = at.holder.look_up
+
+        async def slow(addresses):
+            await at.registry.offer("dns", "app", {NEW: Endpoint(address=NEW)})
+            return await look_up(addresses)
+
+        at.holder.look_up = slow
+        await at.registry.ledger.read()
+        assert NEW in at.registry.service("app").endpoints
