@@ -133,42 +133,49 @@ class Prober:
     # ---- following what is in force ----------------------------------------------------------------------
 
     def in_force(self, config: Config) -> None:
-        """Watch its endpoints, each as its service says; forget all others."""
-        for name in [name for name in self._manners if name not in config.services]:
+        """Watch its endpoints, each as its service says; forget all others. Never raises: what is in force is
+        so whether or not it can be checked.
+        """
+        for name in [name for name in self._keys if name not in config.services]:
             self._leave(name, frozenset())
-            del self._manners[name]
+            del self._keys[name]
+            self._manners.pop(name, None)
         former, self._services = self._services, dict(config.services)
         changed = [name for name in config.services if config.services[name] is not former.get(name)]
-        new = [watched for name in changed for watched in self._follow(name, config.services[name])]
+        for name in changed:
+            try:
+                self._follow(name, config.services[name])
+            except Exception:
+                log.exception("the checks of %s do not follow what is in force", name)
+                del self._services[name]  # try again with the next snapshot
         if self._started:
-            self._schedule(new)
+            some = [self._watched[key] for name in changed for key in self._keys[name]]
+            self._schedule([watched for watched in some if watched not in self._scheduler])
 
-    def _follow(self, name: str, service: Service) -> list[Watched]:
-        """Those that are new."""
+    def _follow(self, name: str, service: Service) -> None:
         manner = manner_of(service)
         if manner is None:
             self._unwatch(name, service)
-            return []
+            return
         same = self._manners.get(name) == manner
-        self._manners[name] = manner
         self._leave(name, {endpoint.address for endpoint in service.endpoints})
         self._pools.setdefault(name, Pool()).window_s = 2 * manner.health.interval / 1000
-        resolved, new = self._board.resolved(name), []
+        resolved = self._board.resolved(name)
         for endpoint in service.endpoints:
             source = endpoint, resolved[endpoint.address]
             key = Key(name, endpoint.address)
             watched = self._watched.get(key)
-            if watched is not None and same and self._sources[key] == source:
+            if watched is not None and same and self._sources.get(key) == source:
                 continue
-            self._sources[key] = source
             target = target_of(key, manner, service, *source)
             if watched is None or is_another(watched.target, target):
-                new.append(self._watch(target))
+                self._watch(target)
             elif watched.target != target:
-                new.append(self._retarget(watched, target))
-        return new
+                self._retarget(watched, target)
+            self._sources[key] = source
+        self._manners[name] = manner
 
-    def _watch(self, target: Target) -> Watched:
+    def _watch(self, target: Target) -> None:
         """From now on; in the place of what was watched under this name."""
         key = target.key
         if key in self._watched:
@@ -180,20 +187,20 @@ class Prober:
             start = "up" if known.up else "down"
         elif self._board.health_in_force(*key) == "up":
             start = "up"  # it was there before its checks were
+        watched = Watched(self._checks.make(target), self, start)
+        self._watched[key] = watched
         self._keys[key.service].add(key)
-        watched = self._watched[key] = Watched(self._checks.make(target), self, start)
         if known is not None:
             watched.memory.since = known.since
-        return watched
 
-    def _retarget(self, watched: Watched, target: Target) -> Watched:
+    def _retarget(self, watched: Watched, target: Target) -> None:
         """The same endpoint, checked in another way; or at another place, and then what was known of it is
         only assumed.
         """
         moved = (watched.target.host, watched.target.version) != (target.host, target.version)
+        check = self._checks.make(target)
         self._unschedule(watched)
-        watched.retarget(self._checks.make(target), afresh=moved)
-        return watched
+        watched.retarget(check, afresh=moved)
 
     def _leave(self, name: str, staying: Container[str]) -> None:
         """Forget the endpoints of a service that are not `staying`."""

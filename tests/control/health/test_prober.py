@@ -383,6 +383,24 @@ def test_a_shelf_that_takes_nothing_holds_up_nothing_and_is_filled_later(monkeyp
     asyncio.run(go())
 
 
+def test_a_service_that_cannot_be_followed_holds_up_nobody_and_is_tried_again(caplog):
+    async def go() -> None:
+        async with running(services(A)) as world:
+            make = world.make
+
+            def unable(target):
+                raise RuntimeError("no check today")
+
+            world.make = unable
+            world.put(services(A) + services(B, name="other"))
+            assert "the checks of other do not follow" in caplog.text
+            world.make = make
+            world.put(services(A) + services(B, name="other"))
+            await world.until(lambda: world.board.health["other", B] == "up")
+
+    asyncio.run(go())
+
+
 def test_who_is_gone_is_forgotten():
     async def go() -> None:
         async with running(services(A, B)) as world:
