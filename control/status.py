@@ -257,7 +257,9 @@ class StatusReader:
                 info, totals = self.board.endpoint(slot), self.board.endpoint_totals(slot)
                 own = _endpoint_flow(info, totals)
                 rows.append(self._row(service, endpoint, info, totals, own))
-                flows.setdefault(endpoint.version, {}).update(own)
+                of_version = flows.setdefault(endpoint.version, {})
+                if rows[-1]["requests"]:  # adding up takes its time
+                    of_version.update(own)
             await turns.turn()
         return rows, flows
 

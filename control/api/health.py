@@ -5,16 +5,25 @@ from __future__ import annotations
 from turnout.control.api import lookup
 from turnout.control.api.call import Call, Reply
 from turnout.control.api.endpoints import ENDPOINT
-from turnout.control.api.models import HealthRow, Heartbeat
+from turnout.control.api.models import HealthRow, Healths, Heartbeat
 from turnout.control.api.problems import ProblemError
 from turnout.control.api.routes import Route
 from turnout.control.health.state import HealthState
+from turnout.control.registry.entries import EndpointEntry
 
 
 async def get(call: Call) -> Reply:
-    lookup.endpoint_of(call)
-    state = call.parts.prober.state(call.service, call.address)
-    return Reply(unchecked(call) if state is None else row(state))
+    return Reply(row_of(call, lookup.endpoint_of(call)))
+
+
+async def of_service(call: Call) -> Reply:
+    entries = lookup.service_of(call).endpoints
+    return Reply(Healths(items=[row_of(call, entries[address]) for address in sorted(entries)]))
+
+
+def row_of(call: Call, entry: EndpointEntry) -> HealthRow:
+    state = call.parts.prober.state(entry.service, entry.address)
+    return unchecked(call, entry) if state is None else row(state)
 
 
 async def report(call: Call) -> Reply:
@@ -51,15 +60,16 @@ def row(state: HealthState) -> HealthRow:
     }
 
 
-def unchecked(call: Call) -> HealthRow:
-    """Of one that nobody checks: it counts as up."""
+def unchecked(call: Call, entry: EndpointEntry) -> HealthRow:
+    """Of one that nobody checks: it counts as up when it is in force."""
+    up = call.api.status.slot(entry.service, entry.address) is not None
     return {
-        "service": call.service,
-        "address": call.address,
+        "service": entry.service,
+        "address": entry.address,
         "status": "unchecked",
-        "up": True,
+        "up": up,
         "check": None,
-        "reason": "the service has no checks",
+        "reason": "the service has no checks" if up else entry.unfit or "it is not in force",
         "since": None,
         "checked": None,
         "ms": None,
@@ -72,6 +82,14 @@ def unchecked(call: Call) -> HealthRow:
 
 
 ROUTES = (
+    Route(
+        "GET",
+        "/v1/services/{service}/health",
+        "How the endpoints of a service are",
+        of_service,
+        "health.read",
+        output=Healths,
+    ),
     Route(
         "GET",
         f"{ENDPOINT}/health",

@@ -118,7 +118,9 @@ class ServiceSpec(RootModel[dict[str, Any]]):
     def __get_pydantic_json_schema__(
         cls, _schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return handler(Service.__pydantic_core_schema__)
+        out = handler(Service.__pydantic_core_schema__)
+        handler.resolve_ref_schema(out)["properties"].pop("endpoints")
+        return out
 
 
 class ServiceRow(TypedDict):
@@ -287,3 +289,9 @@ class HealthRow(TypedDict):
     failures: int
     flaps: float
     history: list[HealthTurn]
+
+
+class Healths(TypedDict):
+    """By address."""
+
+    items: list[HealthRow]

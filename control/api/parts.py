@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from turnout.control.access.tokens import Tokens
     from turnout.control.events.events import Events
     from turnout.control.health.prober import Prober
+    from turnout.control.registry.history import Configurations
     from turnout.control.registry.registry import Registry
     from turnout.control.storage.store import Store
     from turnout.proxy.supervisor import Supervisor
@@ -24,3 +25,4 @@ class Parts(Protocol):
     audit: Audit
     tokens: Tokens
     prober: Prober
+    history: Configurations

@@ -18,11 +18,20 @@ from turnout.control.api.models import (
     SharesChanged,
     Split,
 )
+from turnout.control.api.problems import ProblemError
 from turnout.control.api.routes import Route
 from turnout.control.api.rows import service_detail, service_row
 from turnout.control.registry.entries import ServiceEntry
 
 SERVICE = "/v1/services/{service}"
+LOCAL = (
+    ("tls", "ca"),
+    ("tls", "cert"),
+    ("tls", "key"),
+    ("health", "exec"),
+    ("health", "tls", "ca"),
+)
+"""Settings that reach for what is this machine's own."""
 
 
 async def listing(call: Call) -> Reply:
@@ -56,6 +65,7 @@ async def get(call: Call) -> Reply:
 
 async def put(call: Call) -> Reply:
     registry = call.parts.registry
+    check_settings(call.body.root)
     before = registry.services.get(call.service)
     call.before = None if before is None else settings_of(before)
     applied = await registry.put_service(
@@ -65,6 +75,23 @@ async def put(call: Call) -> Reply:
     assert isinstance(entry, ServiceEntry)
     body: ServiceChanged = {**service_detail(call, entry), "snapshot": applied.snapshot}
     return Reply(body, 201 if before is None else 200, revision=entry.revision, after=settings_of(entry))
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """What names files or runs programs of this machine stands in its file alone: who writes services here
+    need not be one who may read or run all that the proxy may.
+    """
+    found = [".".join(path) for path in LOCAL if _is_there(settings, path)]
+    if found:
+        raise ProblemError(
+            422, f"{', '.join(found)}: files and programs are named in the file only", kind="refused"
+        )
+
+
+def _is_there(settings: Any, path: tuple[str, ...]) -> bool:
+    for key in path:
+        settings = settings.get(key) if isinstance(settings, dict) else None
+    return settings is not None
 
 
 async def remove(call: Call) -> Reply:

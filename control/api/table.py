@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from turnout.control.api import access, endpoints, events, health, manual, process, services
+from turnout.control.api import access, config, endpoints, events, health, manual, process, services
 from turnout.control.api.routes import Route
 
 TOPICS: tuple[tuple[str, tuple[Route, ...]], ...] = (
@@ -12,6 +12,7 @@ TOPICS: tuple[tuple[str, tuple[Route, ...]], ...] = (
     ("services", services.ROUTES),
     ("endpoints", endpoints.ROUTES),
     ("health", health.ROUTES),
+    ("configuration", config.ROUTES),
     ("events", events.ROUTES),
     ("access", access.ROUTES),
     ("manual", manual.ROUTES),

@@ -21,6 +21,9 @@ from turnout.control.access.roles import Role
 from turnout.control.client import Api
 from turnout.control.plane import Plane
 
+ENDPOINTS = "/v1/services/app/endpoints"
+REGISTERED = "10.1.0.1:80"
+
 
 @dataclass
 class Answer:

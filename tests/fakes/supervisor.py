@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from fakes.certs import Authority
 
-from turnout.ext.scoreboard import Scoreboard
+from turnout.ext.scoreboard import Health, Scoreboard
 from turnout.proxy.config import parse
 from turnout.proxy.freeze import Freezer
+from turnout.proxy.model import Config
 from turnout.proxy.supervisor import WorkerRow
 
 TEXT = """
@@ -62,10 +63,11 @@ class StandIn:
 
     def __init__(self, text: str = TEXT, *, workers: int = 2, endpoints: int = 64) -> None:
         self._state = tempfile.TemporaryDirectory(prefix="turnout-test-")
-        self.file = Path("turnout.toml")
+        self.file = Path(self._state.name) / "turnout.toml"
+        self.file.write_text(text)
         self.config = self.file_config = parse(text, "turnout.toml")
         self.scoreboard = Scoreboard.create(
-            workers, endpoints=endpoints, groups=16, services=8, routes=16, listeners=4
+            workers, endpoints=endpoints, groups=64, services=32, routes=16, listeners=4
         )
         self.directory = folder = Path(self._state.name)
         Authority().leaf("site.test").write(folder)
@@ -103,18 +105,29 @@ class StandIn:
         if self.fails is not None:
             raise self.fails
 
-    async def reload(self) -> int:
+    async def reload(self, config: Config | None = None) -> int:
         self._hear("reload")
-        self.version += 1
-        return self.version
+        if config is None:
+            self.version += 1
+            return self.version
+        self.file_config = config
+        return await self.refresh()
+
+    def check(self, _config: Config) -> None:
+        pass
 
     async def refresh(self) -> int:
         self.version += 1
+        self.freezer.health_of, self.freezer.admin_of = self.control.health_of, self.control.admin_of
         self.config = self.control.merge(self.file_config)
         self.freezer.freeze(self.config, self.version, names=True, files=True)
         self.control.in_force(self.config)
         self.freezer.release(self.version)
+        self.control.in_force(self.config)
         return self.version
+
+    def set_health(self, service: str, address: str, health: Health) -> None:
+        self.freezer.set_health(service, address, health)
 
     async def look_up(self, addresses: Iterable[str]) -> dict[str, str | OSError]:
         return {
