@@ -35,14 +35,17 @@ async def content_of(route: Route, request: web.Request) -> bytes:
     """The whole body; b"" without one. Raises ProblemError for one that is too long or of another kind."""
     if (request.content_length or 0) > route.body_max:
         raise _too_long(route)
-    raw = bytearray()
-    while not request.content.at_eof():
-        raw += await request.content.readany()
-        if len(raw) > route.body_max:
-            raise _too_long(route)
     if route.takes_body:
         _check_kind(route, request)
-    elif bytes(raw).strip() not in {b"", b"{}"}:
+    raw = bytearray()
+    try:
+        while not request.content.at_eof():
+            raw += await request.content.readany()
+            if len(raw) > route.body_max:
+                raise _too_long(route)
+    except web.RequestPayloadError as error:
+        raise invalid([Place(where="", what=f"the body cannot be read: {error}")]) from None
+    if not route.takes_body and bytes(raw).strip() not in {b"", b"{}"}:
         raise invalid([Place(where="", what=f"{route.method} {route.path} takes no body")])
     return bytes(raw)
 
