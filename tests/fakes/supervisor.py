@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from fakes.certs import Authority
 
-from turnout.ext.scoreboard import Health, Scoreboard
+from turnout.ext.scoreboard import Scoreboard
 from turnout.proxy.config import parse
 from turnout.proxy.freeze import Freezer
 from turnout.proxy.model import Config
@@ -123,11 +123,7 @@ class StandIn:
         self.freezer.freeze(self.config, self.version, names=True, files=True)
         self.control.in_force(self.config)
         self.freezer.release(self.version)
-        self.control.in_force(self.config)
         return self.version
-
-    def set_health(self, service: str, address: str, health: Health) -> None:
-        self.freezer.set_health(service, address, health)
 
     async def look_up(self, addresses: Iterable[str]) -> dict[str, str | OSError]:
         return {

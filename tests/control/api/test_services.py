@@ -185,7 +185,7 @@ def test_a_service_comes_with_its_endpoints_and_goes_with_them(served):
         ("PUT", "/v1/services/new", {"endpoints": ["10.0.0.1:80"]}, 422, "one by one"),
         ("PUT", "/v1/services/a b", {}, 422, "name for a service"),
         ("PUT", "/v1/services/plain/split", {"shares": {"v1": 1}}, 422, "no split"),
-        ("PUT", f"{FIRST}/health", {"status": "pass"}, 422, "not checked"),
+        ("PUT", f"{FIRST}/health", {"status": "pass"}, 422, "no checks"),
     ],
 )
 def test_what_makes_no_sense_changes_nothing_and_says_why(served, method, path, body, status, word):
