@@ -73,7 +73,8 @@ def answers() -> dict[tuple[str, str], tuple[int, list[tuple[str, str]]]]:
             supervisor=supervisor,
             gate=Gate(Tokens(), limiter=Limiter(burst=10_000)),
             audit=audit,
-            **dict.fromkeys(("store", "events", "registry", "tokens", "prober", "history")),
+            prober=SimpleNamespace(state=lambda _service, _address: None),
+            **dict.fromkeys(("store", "events", "registry", "tokens", "history")),
         )
         api = Api(parts, routes=map(idle, ROUTES))
         sock = socket.create_server(("127.0.0.1", 0))
