@@ -15,6 +15,7 @@ from turnout.control.access.roles import ACTIONS, WHOLE, Role
 from turnout.control.access.tokens import BadTokenError, Token
 from turnout.control.api.app import Api
 from turnout.control.api.call import Reply
+from turnout.control.api.routes import JSON as API_JSON
 from turnout.control.api.routes import NoQuery, Route
 from turnout.control.api.table import ROUTES
 
@@ -54,6 +55,7 @@ def idle(route: Route) -> Route:
         route,
         handler=done,
         input=None,
+        consumes=API_JSON,
         output=None,
         query=NoQuery,
         conditional=False,
