@@ -9,6 +9,8 @@ last worker has acknowledged. `freeze` is the part in which the supervisor's loo
 snapshot and trying it. The rest is the channel, the workers and the way back. Nothing else runs; `busy`
 repeats it while a client keeps 32 requests under way.
 
+API: requests per second of a whole proxy, see api.py.
+
 A further mode is a function of the arguments that returns rows, entered in MODES.
 """
 
@@ -28,6 +30,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import api
 import psutil
 import uvloop
 from rich.console import Console
@@ -67,7 +70,7 @@ def text_of(folder: str, port: int, services: int, endpoints: int, origin: str, 
     )
     return (
         f'[proxy]\nworkers = {WORKERS}\nmax_endpoints = 16384\nstate = "{folder}/state"\n'
-        f'[control]\nlisten = "127.0.0.1:{free_port()}"\n'
+        f'[control]\nlisten = "127.0.0.1:{free_port()}"\nsocket = "off"\nauth = "none"\n'
         f'[listeners.web]\nbind = "127.0.0.1:{port}"\n[services.live]\nendpoints = ["{origin}"]\n'
         f'[[routes]]\npath = "/live"\nservice = "live"\n{tables}'
     )
@@ -238,10 +241,20 @@ async def propagate(shape: str, balance: str, busy: bool, count: int) -> Row:
     }
 
 
+# ---- API -------------------------------------------------------------------------------------------------
+
+
+async def api_rates(_args: argparse.Namespace) -> list[Row]:
+    """Of a whole proxy; see api.py."""
+    async with Origin() as origin:
+        text = text_of("FOLDER", free_port(), api.SERVICES, api.ENDPOINTS, origin.address, "round_robin")
+        return await api.rates(text, addresses(0, 1)[0], spread)
+
+
 # ---- the whole -------------------------------------------------------------------------------------------
 
 Measure = Callable[[argparse.Namespace], Awaitable[list[Row]]]
-MODES: dict[str, Measure] = {"propagation": propagation}
+MODES: dict[str, Measure] = {"propagation": propagation, "api": api_rates}
 
 
 def show(rows: list[Row]) -> None:
