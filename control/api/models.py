@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema
 from typing_extensions import TypedDict
 
 from turnout.control.api.pages import Page
-from turnout.control.api.routes import Body, Query
+from turnout.control.api.routes import Body
 from turnout.control.health.state import Status as HealthStatus
 from turnout.control.status import EndpointStatus, ListenerStatus
 from turnout.proxy.crew import WorkerRow
@@ -105,10 +105,6 @@ class ServiceQuery(Page):
     health: Health | None = Field(
         default=None, description="up: every endpoint takes requests; degraded: some do; down: none does."
     )
-
-
-class Change(Query):
-    dry_run: bool = Field(default=False, description="Check it, and change nothing.")
 
 
 class ServiceSpec(RootModel[dict[str, Any]]):
