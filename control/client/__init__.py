@@ -47,9 +47,6 @@ __all__ = [
     "UnauthorizedError",
 ]
 
-Api = Client
-"""Its former name."""
-
 
 def __getattr__(name: str) -> object:
     if name == "AsyncClient":

@@ -258,6 +258,10 @@ class AsyncClient:
         """What the checks of an endpoint say, and said lately."""
         return await self._do(calls.health(service, address))
 
+    async def healths(self, service: str) -> list[Health]:
+        """Of all endpoints of a service."""
+        return await self._do(calls.healths(service))
+
     async def heartbeat(self, service: str, address: str, status: Beat = "pass", note: str = "") -> Health:
         """For an endpoint whose health is reported by itself (a check of kind ttl)."""
         return await self._do(calls.heartbeat(service, address, status, note))

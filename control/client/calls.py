@@ -194,6 +194,10 @@ def health(service: str, address: str) -> Call[Health]:
     return Call("GET", path("services", service, "endpoints", address, "health"), as_it_is)
 
 
+def healths(service: str) -> Call[list[Health]]:
+    return Call("GET", path("services", service, "health"), items)
+
+
 def heartbeat(service: str, address: str, status: Beat, note: str) -> Call[Health]:
     where = path("services", service, "endpoints", address, "health")
     return Call("PUT", where, as_it_is, {"status": status, "note": note})

@@ -204,7 +204,15 @@ class Broken(TypedDict):
     why: str
 
 
+class End(TypedDict):
+    """The last entry that is right: noted elsewhere, its hash shows later that it is still the same."""
+
+    n: int
+    hash: str
+
+
 class Verdict(TypedDict):
     ok: bool
     entries: int
+    head: End
     broken: Broken | None

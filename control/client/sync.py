@@ -253,6 +253,10 @@ class Client:
         """What the checks of an endpoint say, and said lately."""
         return self._do(calls.health(service, address))
 
+    def healths(self, service: str) -> list[Health]:
+        """Of all endpoints of a service."""
+        return self._do(calls.healths(service))
+
     def heartbeat(self, service: str, address: str, status: Beat = "pass", note: str = "") -> Health:
         """For an endpoint whose health is reported by itself (a check of kind ttl)."""
         return self._do(calls.heartbeat(service, address, status, note))

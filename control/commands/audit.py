@@ -47,7 +47,9 @@ def verify(as_json: Json = False, api: Url = None) -> None:
     if as_json:
         typer.echo(json.dumps(verdict, indent=2))
     elif verdict["broken"] is None:
-        typer.echo(f"ok: {verdict['entries']} entries are as they were written")
+        head = verdict["head"]
+        said = f"ok: {verdict['entries']} entries are as they were written"
+        typer.echo(f"{said}; number {head['n']} has {head['hash']}")
     else:
         complain(f"entry {verdict['broken']['n']}: {verdict['broken']['why']}")
     if not verdict["ok"]:

@@ -44,7 +44,7 @@ def health(
     status = running.status()
     several = None if say is not None else of_several(status, name)
     if several is not None:
-        rows = [running.health(target.service, target.address) for target in several]
+        rows = [row for service in several for row in running.healths(service)]
         output.show(as_json, rows, tables.checks(rows, time.time()))
         return
     target = Target.parse(name or "", status)
@@ -56,13 +56,8 @@ def health(
     output.show(as_json, row, Group(tables.health_line(row), tables.health_turns(row["history"])))
 
 
-def of_several(status: Any, name: str | None) -> list[Target] | None:
-    """All endpoints, or those of a service; None when `name` is no service's."""
+def of_several(status: Any, name: str | None) -> list[str] | None:
+    """Names of all services, or the one; None when `name` is no service's."""
     if name is not None and all(row["name"] != name for row in status["services"]):
         return None
-    return [
-        Target(row["name"], endpoint["address"])
-        for row in status["services"]
-        if name in {None, row["name"]}
-        for endpoint in row["endpoints"]
-    ]
+    return [row["name"] for row in status["services"] if name in {None, row["name"]}]

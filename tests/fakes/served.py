@@ -18,7 +18,7 @@ from fakes.supervisor import StandIn
 
 from turnout.control.access.gate import Gate
 from turnout.control.access.roles import Role
-from turnout.control.client import Api
+from turnout.control.client import Client
 from turnout.control.plane import Plane
 
 ENDPOINTS = "/v1/services/app/endpoints"
@@ -59,7 +59,7 @@ class Served:
             sock.bind(str(self.path))
             sock.listen()
             self.url = f"unix:{self.path}"
-        self.api = Api(self.url)
+        self.api = Client(self.url)
         self.plane = Plane(self.supervisor)  # type: ignore[arg-type]
         self.supervisor.control = self.plane
         self.do(self._start(sock))

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from turnout.control.client import Api, NobodyAnswersError, RefusedError
+from turnout.control.client import Client, NobodyAnswersError, RefusedError
 from turnout.proxy.config import ConfigError, Problem
 from turnout.proxy.errors import UpgradeError
 
@@ -177,5 +177,5 @@ def test_an_answer_that_is_not_ours_is_said():
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(RefusedError, match="is not Turnout"):
-            Api(f"http://127.0.0.1:{other.getsockname()[1]}").status()
+            Client(f"http://127.0.0.1:{other.getsockname()[1]}").status()
         thread.join()
