@@ -69,7 +69,8 @@ class Plane:
             await self.registry.open()
             self.dns = self._opened(DnsSource(self.registry, self.store, self.events))
             await self.dns.open(file)
-            self.history = self._opened(Configurations(self.supervisor, self.store, self.events))
+            write = self.registry.ledger.change
+            self.history = self._opened(Configurations(self.supervisor, self.store, self.events, write))
             self.prober = self._opened(self._make_prober())
             await self.prober.open()
             await self._open_access(file.control)
@@ -99,6 +100,7 @@ class Plane:
     async def start(self, sock: socket.socket, local: socket.socket | None = None) -> None:
         try:
             await self.registry.start()
+            await self.events.open()  # again: a former program may have written since
         except StoreError as error:
             raise StartError([f"[control] state: {error}"]) from None
         await self.events.start()

@@ -7,10 +7,13 @@ wrote it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import hashlib
+import logging
 import os
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +24,7 @@ from turnout.control.registry.checks import new_programs
 from turnout.control.registry.errors import ConflictError, NotFoundError, UnavailableError
 from turnout.control.registry.files import FileWatch
 from turnout.control.storage import schema
-from turnout.control.storage.store import Store
+from turnout.control.storage.store import Change, Store, StoreError
 from turnout.proxy.config import ConfigError, Problem, parse
 
 if TYPE_CHECKING:
@@ -29,9 +32,14 @@ if TYPE_CHECKING:
     from turnout.proxy.model import Config
     from turnout.proxy.supervisor import Supervisor
 
+log = logging.getLogger("turnout.config")
+
 BY = "file"
 KEPT = 200
 """Versions; the oldest go."""
+AGAIN_S = 5.0
+Make = Callable[[Change], Awaitable[None]]
+Write = Callable[[Make], Awaitable[tuple[Change, None]]]
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,15 @@ def digest_of(text: str) -> str:
 class Configurations:
     """Of one supervisor's file. With `[control] watch` an edit takes effect by itself."""
 
-    def __init__(self, supervisor: Supervisor, store: Store, events: Events) -> None:
+    def __init__(
+        self, supervisor: Supervisor, store: Store, events: Events, write: Write | None = None
+    ) -> None:
+        """`write` is the ledger's `change`, which takes the store back from an heir that has failed."""
         self.supervisor = supervisor
         self.store = store
         self.events = events
+        self._write = write or self._change
+        self._again: asyncio.Task[None] | None = None
         self.watch = FileWatch(supervisor.file, self._edited)
         self._watching: asyncio.Task[None] | None = None
         self.version = 0
@@ -78,9 +91,10 @@ class Configurations:
         self._watching = asyncio.create_task(self.watch.run())
 
     async def close(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        tasks = [task for task in (self._watching, self._again) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _edited(self) -> None:
         supervisor = self.supervisor
@@ -147,7 +161,7 @@ class Configurations:
                     f"{if_version}; read it again",
                     self.version,
                 )
-            config = parse(text, str(self.supervisor.file))
+            config = await asyncio.to_thread(parse, text, str(self.supervisor.file))
             if not kept:
                 self._check_programs(config)
             return await self._apply(text, config, by, note)
@@ -168,7 +182,8 @@ class Configurations:
         return await self.apply(text, by=by, note=note, if_version=if_version, kept=True)
 
     async def _apply(self, text: str, config: Config, by: str, note: str) -> Outcome:
-        diff = self.diff(text)
+        diff = await asyncio.to_thread(self.diff, text)
+        await self._write(nothing)  # a store that cannot be written is found out before anything changes
         place = self.supervisor.file.resolve()
         try:
             temporary = await asyncio.to_thread(_write_beside, place, text)
@@ -185,11 +200,36 @@ class Configurations:
         finally:
             temporary.unlink(missing_ok=True)
         self.watch.seen()
-        version = await self._record(text, by, note)
+        try:
+            version = await self._record(text, by, note)
+        except (StoreError, UnavailableError) as error:
+            self._record_later()
+            raise UnavailableError(
+                f"it is in force and in the file, but not in the history yet: {error}"
+            ) from None
         return Outcome(version, snapshot, digest_of(text), diff)
 
     async def noticed(self) -> None:
-        """The file took effect by a start, a reload or an edit: keep its text, if it is another one."""
+        """The file took effect by a start, a reload or an edit: keep its text, if it is another one; later,
+        when the store cannot be written now.
+        """
+        try:
+            await self._noticed()
+        except (StoreError, UnavailableError) as error:
+            log.warning("what is in force is not in the history yet: %s", error)
+            self._record_later()
+
+    def _record_later(self) -> None:
+        if self._again is None or self._again.done():
+            self._again = asyncio.create_task(self._record_at_last())
+
+    async def _record_at_last(self) -> None:
+        while True:
+            await asyncio.sleep(AGAIN_S)
+            with contextlib.suppress(StoreError, UnavailableError):
+                return await self._noticed()
+
+    async def _noticed(self) -> None:
         async with self._changing:
             try:
                 text = await asyncio.to_thread(self.watch.read)
@@ -204,7 +244,8 @@ class Configurations:
 
     async def _record(self, text: str, by: str, note: str) -> int:
         table = schema.configurations
-        async with self.store.change() as change:
+
+        async def make(change: Change) -> None:
             row = {"time": time.time(), "by": by, "note": note, "digest": digest_of(text), "text": text}
             await change.execute(insert(table).values(version=change.revision, **row))
             kept = select(table.c.version).order_by(table.c.version.desc()).limit(KEPT)
@@ -212,8 +253,19 @@ class Configurations:
             await self.events.add(
                 change, "config.applied", by=by, data={"note": note, "digest": digest_of(text)}
             )
+
+        change, _ = await self._write(make)
         self.version, self._text = change.revision, text
         return change.revision
+
+    async def _change(self, make: Make) -> tuple[Change, None]:
+        async with self.store.change() as change:
+            await make(change)
+        return change, None
+
+
+async def nothing(_change: Change) -> None:
+    pass
 
 
 def _version(row: Any) -> Version:
@@ -223,12 +275,18 @@ def _version(row: Any) -> Version:
 def _write_beside(place: Path, text: str) -> Path:
     """On disk, with the mode of the file that it will replace. Leaves nothing when it fails."""
     temporary = place.with_name(f".{place.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        # Keys stand in it: nobody else reads it before it has the mode of the file.
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fchmod(file.fileno(), place.stat().st_mode & 0o7777)
-            os.fsync(file.fileno())
+            former = place.stat()
+            if (former.st_uid, former.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(fd, former.st_uid, former.st_gid)
+            os.fchmod(fd, former.st_mode & 0o7777)
+            os.fsync(fd)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise

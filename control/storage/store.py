@@ -27,7 +27,9 @@ INSERTS: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
     "postgresql": postgresql.Insert,
 }
 BUSY_S = 10
-"""How long another process may hold the database before a change fails."""
+"""How long another process may hold the database, and a server may take, before a change fails."""
+CONNECT_S = 5
+"""How long a server may take to answer; one that is cut off from here never says so."""
 FILE = "control.db"
 WRITES = "turnout_writes"
 
@@ -118,7 +120,7 @@ class Store:
     async def refresh(self) -> int:
         """Read the revision anew: another process may have written."""
         (row,) = await self.read(select(schema.state.c.revision, schema.state.c.epoch))
-        self.revision = row.revision
+        self.revision = max(self.revision, row.revision)  # a change may have come meanwhile
         self._epoch = self._epoch or row.epoch
         return self.revision
 
@@ -203,7 +205,8 @@ def make_private(file: Path) -> None:
 
 def make_engine(url: URL) -> AsyncEngine:
     if url.get_backend_name() != "sqlite":
-        return create_async_engine(url, pool_pre_ping=True)
+        limits = {"timeout": CONNECT_S, "command_timeout": BUSY_S}
+        return create_async_engine(url, pool_pre_ping=True, connect_args=limits)
     # A connection comes back with its transaction at an end: there is nothing left to roll back.
     engine = create_async_engine(url, connect_args={"timeout": BUSY_S}, pool_reset_on_return=None)
 

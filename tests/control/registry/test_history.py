@@ -206,3 +206,61 @@ def test_what_is_written_here_is_not_taken_for_an_edit(with_history):
         assert history.supervisor.version == snapshot
 
     with_history(scenario)
+
+
+def test_a_store_that_cannot_be_written_is_found_out_before_anything_changes(with_history):
+    async def work(history):
+        async def refuse(_make):
+            raise UnavailableError("the store is away")
+
+        history._write = refuse
+        with pytest.raises(UnavailableError, match="the store is away"):
+            await history.apply(OTHER, by="me")
+        assert history.supervisor.version == 1
+        assert history.supervisor.file.read_text() == TEXT
+
+    with_history(work)
+
+
+def test_what_could_not_be_recorded_is_recorded_later(with_history, monkeypatch):
+    monkeypatch.setattr("turnout.control.registry.history.AGAIN_S", 0.01)
+
+    async def work(history):
+        write, calls = history._write, []
+
+        async def away_for_a_while(make):
+            calls.append(make)
+            if 1 < len(calls) < 4:
+                raise UnavailableError("the store is away")
+            return await write(make)
+
+        history._write = away_for_a_while
+        with pytest.raises(UnavailableError, match="in force and in the file, but not in the history yet"):
+            await history.apply(OTHER, by="me")
+        assert history.supervisor.file.read_text() == OTHER
+        await history._again
+        version, text = history.current()
+        assert (text, (await history.versions())[0].version) == (OTHER, version)
+
+    with_history(work)
+
+
+def test_a_configuration_is_never_readable_by_more_than_its_file(with_history, monkeypatch):
+    async def work(history):
+        history.supervisor.file.chmod(0o600)
+        modes = []
+        fsync = os.fsync
+        monkeypatch.setattr(os, "fsync", lambda fd: (modes.append(os.fstat(fd).st_mode & 0o777), fsync(fd)))
+        opened = os.open
+
+        def watched(path, flags, mode=0o777, **more):
+            fd = opened(path, flags, mode, **more)
+            if flags & os.O_CREAT and Path(path).parent == history.supervisor.file.parent:
+                modes.append(os.fstat(fd).st_mode & 0o777)
+            return fd
+
+        monkeypatch.setattr(os, "open", watched)
+        await history.apply(OTHER, by="me")
+        assert set(modes[:2]) == {0o600}
+
+    with_history(work)
