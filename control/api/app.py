@@ -33,6 +33,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LINGER_S = 1.0
 """What is under way when the API closes has so long to end."""
 
+IDLE_S = 75.0
+"""A connection on which no request begins, or none comes to the end of its head, is closed."""
+
 
 class Api:
     """Serves the parts of one supervisor on sockets."""
@@ -49,12 +52,16 @@ class Api:
         self.streams: set[asyncio.Task[Any] | None] = set()
         """Of clients that follow something."""
         self.closing = asyncio.Event()
+        self.scraping = asyncio.Lock()
+        """Metrics are open to all: one exposition at a time, whoever asks."""
         self._replays = Replays(parts.store)
         self._trail = Trail(parts.audit)
         app = web.Application(middlewares=[self._answer])
         for route in self.routes:
             self._add(app, route)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=LINGER_S)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=LINGER_S, keepalive_timeout=IDLE_S
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     def _add(self, app: web.Application, route: Route) -> None:

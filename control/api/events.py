@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,13 @@ from pydantic import Field
 from pydantic_core import to_json
 from typing_extensions import TypedDict
 
+from turnout.control.access.errors import AccessError
 from turnout.control.access.namespaces import namespace_of
 from turnout.control.api.call import Call, Reply
 from turnout.control.api.problems import Place, ProblemError, invalid
 from turnout.control.api.routes import Query, Route
 from turnout.control.events.events import KEPT, GoneError
+from turnout.control.storage.store import StoreError
 
 if TYPE_CHECKING:
     from turnout.control.events.events import Event
@@ -78,9 +81,15 @@ def row(event: Event) -> EventRow:
 
 
 def wants(call: Call, event: Event) -> bool:
+    """What is said of the configuration quotes it, and so is for those who may read it."""
     query: EventQuery = call.query
     if event.service is None:
-        return query.service is None and query.namespace is None and _is_kind(event, query.kind)
+        return (
+            query.service is None
+            and query.namespace is None
+            and _is_kind(event, query.kind)
+            and (not event.kind.startswith("config.") or call.actor.may("config.read", None))
+        )
     return (
         call.sees(event.service)
         and query.service in {None, event.service}
@@ -121,6 +130,7 @@ class Stream:
         self._at: int = start_of(call)
         self._noted = self._at
         """The newest id that the client has."""
+        self._asked = time.monotonic()
         self._out = web.StreamResponse(
             headers={"Content-Type": STREAM, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
@@ -131,6 +141,7 @@ class Stream:
             raise ProblemError(
                 503, f"{STREAMS_MAX} clients follow events already", headers={"Retry-After": "10"}
             )
+        await self._check_start()
         news = self._call.parts.events.watch(self._at)
         first = await self._first(news)
         await self._out.prepare(self._call.request)
@@ -147,6 +158,14 @@ class Stream:
             api.streams.discard(task)
         return self._out
 
+    async def _check_start(self) -> None:
+        """A revision that is not there yet is of a store that was put back, or that is no more: whoever
+        waited for it would miss all up to it. Raises GoneError.
+        """
+        store = self._call.parts.store
+        if self._at > store.revision and self._at > await store.refresh():
+            raise GoneError(store.revision)
+
     async def _first(self, news: AsyncIterator[Event]) -> asyncio.Task[Event]:
         """Whether it can be followed from there. Raises GoneError."""
         task = asyncio.ensure_future(anext(news))
@@ -162,7 +181,7 @@ class Stream:
                 await asyncio.wait(
                     {waiting, closing}, timeout=KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED
                 )
-                if closing.done():
+                if closing.done() or not await self._may_go_on():
                     return
                 if not waiting.done():
                     await self._keep_alive()
@@ -183,6 +202,22 @@ class Stream:
             waiting.cancel()
             with contextlib.suppress(asyncio.CancelledError, GoneError, StopAsyncIteration):
                 await waiting
+
+    async def _may_go_on(self) -> bool:
+        """A token that is revoked or has expired meanwhile opens nothing any more, nor does it keep open."""
+        if time.monotonic() - self._asked < KEEP_ALIVE_S:
+            return True
+        call, self._asked = self._call, time.monotonic()
+        gate = call.parts.gate
+        try:
+            call.actor = await gate.identify(call.request)
+            gate.allow(call.actor, call.route.action or "")
+        except AccessError as error:
+            await self._send(message("dropped", {"reason": error.detail}))
+            return False
+        except StoreError:
+            pass  # nobody can say so now
+        return True
 
     async def _tell(self, event: Event) -> None:
         """An id goes with the last event of a revision: whoever resumes there has missed nothing."""

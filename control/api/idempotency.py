@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -17,13 +18,16 @@ from sqlalchemy import delete, insert, select
 
 from turnout.control.api.problems import ProblemError
 from turnout.control.storage.schema import idempotency as table
+from turnout.control.storage.store import Store, StoreError
 
 if TYPE_CHECKING:
     from turnout.control.api.call import Call
-    from turnout.control.storage.store import Store
+
+log = logging.getLogger("turnout.api")
 
 KEPT_S = 24 * 3600.0
 KEPT_HEADERS = ("ETag", "Location")
+CALLER_MAX = 255
 REPLAYED = "Idempotency-Replayed"
 
 
@@ -39,7 +43,7 @@ class Replays:
         """What `act` returns, or what it returned the first time. A key belongs to whoever used it. Raises
         ProblemError when it was used for something else.
         """
-        place = call.by, key
+        place = call.actor.title[:CALLER_MAX], key
         lock = self._busy.setdefault(place, asyncio.Lock())
         async with lock:
             return await self._kept(place, call, raw) or await self._act(place, call, raw, act)
@@ -75,7 +79,10 @@ class Replays:
     ) -> web.StreamResponse:
         response = await act()
         if isinstance(response, web.Response) and isinstance(response.body, bytes):
-            await self._keep(place, call, raw, response, response.body)
+            try:
+                await self._keep(place, call, raw, response, response.body)
+            except StoreError as error:  # it is done all the same: who hears so need not ask again
+                log.warning("an answer is not kept for its Idempotency-Key: %s", error)
         return response
 
     async def _keep(
@@ -94,7 +101,7 @@ class Replays:
             "created": now,
         }
         mine = (table.c.caller == place[0]) & (table.c.key == place[1])
-        async with self._store.change() as change:
+        async with self._store.change(fenced=False) as change:  # the answer to an upgrade too
             await change.execute(delete(table).where(mine | (table.c.created <= now - KEPT_S)))
             await change.execute(insert(table).values(row))
 

@@ -39,8 +39,9 @@ async def readyz(call: Call) -> Reply:
 
 async def metrics(call: Call) -> Reply:
     accept = call.request.headers.get("Accept", "")
-    scrape = Metrics(call.parts.supervisor, [HealthMetrics(call.parts.prober.watched())])
-    body, content_type = await asyncio.to_thread(exposition, scrape, accept)
+    async with call.api.scraping:
+        scrape = Metrics(call.parts.supervisor, [HealthMetrics(call.parts.prober.watched())])
+        body, content_type = await asyncio.to_thread(exposition, scrape, accept)
     return Reply(body, headers={"Content-Type": content_type})
 
 
