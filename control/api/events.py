@@ -141,7 +141,6 @@ class Stream:
             raise ProblemError(
                 503, f"{STREAMS_MAX} clients follow events already", headers={"Retry-After": "10"}
             )
-        await self._check_start()
         news = self._call.parts.events.watch(self._at)
         first = await self._first(news)
         await self._out.prepare(self._call.request)
@@ -158,13 +157,12 @@ class Stream:
             api.streams.discard(task)
         return self._out
 
-    async def _check_start(self) -> None:
+    async def _is_to_come(self) -> bool:
         """A revision that is not there yet is of a store that was put back, or that is no more: whoever
-        waited for it would miss all up to it. Raises GoneError.
+        waited for it would miss all up to it.
         """
         store = self._call.parts.store
-        if self._at > store.revision and self._at > await store.refresh():
-            raise GoneError(store.revision)
+        return self._at > store.revision and self._at > await store.refresh()
 
     async def _first(self, news: AsyncIterator[Event]) -> asyncio.Task[Event]:
         """Whether it can be followed from there. Raises GoneError."""
@@ -172,6 +170,9 @@ class Stream:
         await asyncio.sleep(0)
         if task.done() and isinstance(task.exception(), GoneError):
             task.result()
+        if await self._is_to_come():
+            task.cancel()
+            raise GoneError(self._call.parts.store.revision)
         return task
 
     async def _follow(self, news: AsyncIterator[Event], waiting: asyncio.Task[Event]) -> None:
