@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
+from turnout.control import hidden
 from turnout.control.api.call import Call, Reply
 from turnout.control.api.models import (
     Certificate,
@@ -12,6 +14,7 @@ from turnout.control.api.models import (
     Draining,
     InForce,
     Listeners,
+    RouteRow,
     Routes,
     Stop,
     Upgraded,
@@ -20,6 +23,7 @@ from turnout.control.api.models import (
 from turnout.control.api.routes import Nothing, Route
 from turnout.control.health.metrics import HealthMetrics
 from turnout.control.status import Status
+from turnout.proxy import model
 from turnout.proxy.metrics import Metrics, exposition
 
 QUIT_DELAY_S = 0.05
@@ -62,12 +66,20 @@ async def routes(call: Call) -> Reply:
     return Reply(
         Routes(
             items=[
-                {"title": route.title, **route.model_dump(mode="json")}  # type: ignore[typeddict-item]
+                route_row(route)
                 for route in config.routes
                 if route.service is None or call.sees(route.service)
             ]
         )
     )
+
+
+def route_row(route: model.Route) -> RouteRow:
+    row: Any = {"title": route.title, **route.model_dump(mode="json")}
+    for key in ("request_headers", "response_headers"):
+        row[key] = hidden.header_edits(getattr(route, key))
+    out: RouteRow = row
+    return out
 
 
 async def certificates(call: Call) -> Reply:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from turnout.control import hidden
 from turnout.control.api.models import EndpointRow, Health, ServiceDetail, ServiceRow
 
 if TYPE_CHECKING:
     from turnout.control.api.call import Call
     from turnout.control.registry.entries import EndpointEntry, ServiceEntry
     from turnout.control.status import EndpointStatus
-
-SECRETS = ("sticky", "key")
-"""Where in the settings of a service the key that signs cookies stands."""
 
 
 def endpoint_row(call: Call, entry: EndpointEntry) -> EndpointRow:
@@ -89,8 +87,4 @@ def _health(available: int, of: int) -> Health:
 
 
 def service_detail(call: Call, entry: ServiceEntry) -> ServiceDetail:
-    settings = entry.settings.model_dump(mode="json", exclude={"endpoints"}, exclude_unset=True)
-    table, key = SECRETS
-    if settings.get(table):
-        settings[table].pop(key, None)
-    return {**service_row(call, entry), "settings": settings}
+    return {**service_row(call, entry), "settings": hidden.service_settings(entry.settings)}

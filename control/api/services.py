@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic_core import to_json
+
+from turnout.control import hidden
 from turnout.control.api import lookup, pages
 from turnout.control.api.call import Call, Reply
 from turnout.control.api.models import (
@@ -123,7 +126,7 @@ def texts(shares: dict[str, float]) -> dict[str, str]:
 
 def settings_of(entry: ServiceEntry) -> dict[str, Any]:
     """For the audit log."""
-    return {"settings": entry.settings.model_dump_json(exclude_unset=True, exclude={"endpoints", "sticky"})}
+    return {"settings": to_json(hidden.service_settings(entry.settings)).decode()}
 
 
 ROUTES = (

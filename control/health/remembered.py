@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 from sqlalchemy import bindparam, delete, insert, select
 
+from turnout.control.access.canonical import storable
 from turnout.control.health.target import Key
 from turnout.control.storage import schema
 from turnout.control.storage.store import Store, StoreError
@@ -48,7 +49,13 @@ class HealthTable:
         table = schema.health
         keys = [{"a_service": key.service, "a_address": key.address} for key in known]
         rows = [
-            {"service": key.service, "address": key.address, **value._asdict(), "up": int(value.up)}
+            {
+                "service": key.service,
+                "address": key.address,
+                "up": int(value.up),
+                "since": value.since,
+                "reason": storable(value.reason),
+            }
             for key, value in known.items()
             if value is not None
         ]

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select
 
+from turnout.control.access.canonical import storable
 from turnout.control.registry.checks import new_programs
 from turnout.control.registry.errors import ConflictError, NotFoundError, UnavailableError
 from turnout.control.registry.files import FileWatch
@@ -243,7 +244,7 @@ class Configurations:
                 await self._record(text, BY, "")
 
     async def _record(self, text: str, by: str, note: str) -> int:
-        table = schema.configurations
+        table, note = schema.configurations, storable(note)
 
         async def make(change: Change) -> None:
             row = {"time": time.time(), "by": by, "note": note, "digest": digest_of(text), "text": text}

@@ -15,6 +15,8 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+from turnout.control import hidden
+from turnout.control.access.canonical import storable
 from turnout.control.events.events import Events
 from turnout.control.registry import records
 from turnout.control.registry.checks import check_is_remote, check_revision, near, valid
@@ -321,7 +323,7 @@ class Registry:
                 raise RefusedError(why)
         await records.put_service(change, name, service, by)
         kind = "service.registered" if there is None else "service.changed"
-        data = service.model_dump(mode="json", exclude_unset=True, exclude={"sticky": {"key"}})
+        data = hidden.service_settings(service)
         await self.events.add(change, kind, by=by, service=name, data=data)
         self.ledger.update(change, name, settings=service)
 
@@ -384,6 +386,8 @@ class Registry:
         """
         if until is not None and (admin == "ready" or until <= self.clock()):
             raise RefusedError('"until" is a time to come, and goes with drain or maint')
+
+        reason = storable(reason)
 
         def changed(entry: EndpointEntry) -> Override:
             if admin == "ready":

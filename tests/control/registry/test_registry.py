@@ -563,3 +563,10 @@ async def test_what_a_source_finds_while_the_store_is_read_stays(tmp_path):
         at.holder.look_up = slow
         await at.registry.ledger.read()
         assert NEW in at.registry.service("app").endpoints
+
+
+@scenario
+async def test_a_reason_may_have_characters_that_no_database_keeps(store_url):
+    async with opened(store_url) as at:
+        await at.registry.set_admin("app", ONE, "drain", by="me", reason="a\0b")
+        assert at.registry.endpoint("app", ONE).admin_reason == "a\\x00b"
