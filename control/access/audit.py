@@ -13,10 +13,11 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Row, Select, desc, insert, select, union_all, update
+from sqlalchemy import Row, Select, desc, insert, select, union_all
 
 from turnout.control.access import anchor
 from turnout.control.access.anchor import Head
@@ -99,6 +100,7 @@ class Audit:
         self._clock = clock
         self._floor = 0
         self._head: Head | None = None  # not yet in the file
+        self._last: tuple[int, Head] | None = None  # with the store's `others` of that moment
         self._pending: list[Pending] = []
         self._writing: asyncio.Task[None] | None = None
         self._anchoring = Later(ANCHOR_S, self._write_anchor)
@@ -205,8 +207,8 @@ class Audit:
         while self._pending:
             batch, self._pending = self._pending, []
             try:
-                async with self._store.change(fenced=False) as change:
-                    head = await self._append(change, [row for row, _ in batch])
+                rows = [row for row, _ in batch]
+                _, head = await self._store.made(partial(self._append, rows), fenced=False)
             except Exception as error:  # it is the callers'
                 for _, written in batch:
                     if not written.done():
@@ -216,22 +218,32 @@ class Audit:
             for number, (_, written) in enumerate(batch, first):
                 if not written.done():
                     written.set_result(number)
-            self._head = head
-            self._anchoring.soon()
         self._writing = None
 
-    async def _append(self, change: Change, rows: list[dict[str, Any]]) -> Head:
-        last = head_of((await change.execute(LAST)).first())
+    async def _append(self, rows: list[dict[str, Any]], change: Change) -> Head:
+        """At the end of the log, which is known as long as no other process writes."""
+        known, self._last = self._last, None
+        if known is not None and known[0] == self._store.others:
+            last = known[1]
+            assert change.revision  # who asks for it is told when another process has written meanwhile
+        else:
+            last = head_of(next(iter(await change.fetch(LAST)), None))
         n, before = max(last.n, self._floor), last.hash
         for row in rows:
             n += 1
             row["n"] = n
             before = row["hash"] = chained(before, row)
-        await change.execute(insert(table).values(rows))
-        noted = await change.execute(update(audit_head).values(n=n, hash=before))
-        if noted.rowcount == 0:
-            await change.execute(insert(audit_head).values(id=1, n=n, hash=before))
-        return Head(n, before)
+        await change.execute(insert(table), rows)
+        noted = change.insert(audit_head).values(id=1, n=n, hash=before)
+        after = {"n": n, "hash": before}
+        await change.execute(noted.on_conflict_do_update(index_elements=["id"], set_=after))
+        head = Head(n, before)
+        change.then(lambda: self._written(head))
+        return head
+
+    def _written(self, head: Head) -> None:
+        self._last, self._head = (self._store.others, head), head
+        self._anchoring.soon()
 
     async def _write_anchor(self) -> None:
         head, self._head = self._head, None

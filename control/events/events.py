@@ -175,8 +175,7 @@ class Events:
             return
         try:
             # After an upgrade too: they are only added.
-            async with self._store.change(fenced=False) as change:
-                await self._insert(change, waiting)
+            await self._store.made(lambda change: self._insert(change, waiting), fenced=False)
         except BaseException:
             self._waiting = waiting + self._waiting
             raise

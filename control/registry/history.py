@@ -260,9 +260,7 @@ class Configurations:
         return change.revision
 
     async def _change(self, make: Make) -> tuple[Change, None]:
-        async with self.store.change() as change:
-            await make(change)
-        return change, None
+        return await self.store.made(make)
 
 
 async def nothing(_change: Change) -> None:

@@ -135,9 +135,7 @@ class Ledger:
     async def _change(self, make: Make[T]) -> tuple[Change, T]:
         if self._unread:
             await self.read()
-        async with self._store.change() as change:
-            out = await make(change)
-        return change, out
+        return await self._store.made(make)
 
     async def _take_back(self) -> None:
         """The heir of an upgrade had claimed the store. Either it serves by now, or it has failed."""

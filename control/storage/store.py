@@ -8,30 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import URL, Row, Table, event, insert, make_url, select, update
+from sqlalchemy import URL, Connection, Row, Table, insert, make_url, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql import Executable
 
 from turnout.control.storage import schema
+from turnout.control.storage.database import Database, Transaction, database, to_its_end
 
-DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+T = TypeVar("T")
+Rows = Sequence[dict[str, Any]]
+DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+asyncpg"}
 INSERTS: dict[str, Callable[[Table], sqlite.Insert | postgresql.Insert]] = {
     "sqlite": sqlite.Insert,
     "postgresql": postgresql.Insert,
 }
-BUSY_S = 10
-"""How long another process may hold the database, and a server may take, before a change fails."""
-CONNECT_S = 5
-"""How long a server may take to answer; one that is cut off from here never says so."""
 FILE = "control.db"
-WRITES = "turnout_writes"
 
 
 class StoreError(Exception):
@@ -42,27 +39,107 @@ class FencedError(StoreError):
     """Another process has claimed the store; nothing has been changed."""
 
 
+class OvertakenError(StoreError):
+    """Another process has written meanwhile: the change's number is taken. Nothing has been changed; made
+    anew, the change has another number.
+    """
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(f"another process has written revision {revision} meanwhile")
+        self.revision = revision
+
+
 def store_url(configured: str, directory: Path) -> str:
     """Of `[control] state`; "sqlite" is a file in the state directory."""
     return f"sqlite:///{directory / FILE}" if configured == "sqlite" else configured
 
 
-class Change:
-    """One transaction; `revision` is its number."""
+@dataclass(frozen=True)
+class Fence:
+    """`epoch` None: whoever writes by now."""
 
-    def __init__(self, connection: AsyncConnection, revision: int) -> None:
-        self.revision = revision
+    name: str
+    epoch: int | None
+
+    def check(self, epoch: int) -> None:
+        if self.epoch not in (None, epoch):
+            raise FencedError(f"{self.name} is another process's by now")
+
+
+class Change:
+    """One transaction. Its statements wait for the commit or for a `fetch`: then all are executed at once."""
+
+    def __init__(self, transaction: Transaction, dialect: str, fence: Fence, revision: int) -> None:
         self.done: list[Callable[[], object]] = []
         self.ended: list[Callable[[], object]] = []
-        self._connection = connection
+        self._transaction = transaction
+        self._dialect = dialect
+        self._fence = fence
+        self._revision = revision
+        self._told = False  # whether somebody goes by the number
+        self._numbered = False
+        self._over = False
+        self._waiting: list[tuple[Executable, Rows | None]] = []
 
-    async def execute(self, statement: Executable, rows: Sequence[dict[str, Any]] | None = None) -> Any:
-        """`rows`: once for each of them."""
-        return await self._connection.execute(statement, rows)
+    @property
+    def revision(self) -> int:
+        """Its number. Who asks for it learns by OvertakenError, at the latest from the commit, when that has
+        been taken by another process.
+        """
+        self._told = True
+        return self._revision
+
+    async def execute(self, statement: Executable, rows: Rows | None = None) -> None:
+        """At the latest with the commit. `rows`: once for each of them."""
+        self._waiting.append((statement, rows))
+
+    async def fetch(self, statement: Executable) -> list[Row[Any]]:
+        """At once, after all that waits."""
+
+        def work(connection: Connection) -> list[Row[Any]]:
+            self._flush(connection)
+            return list(connection.execute(statement).all())
+
+        return await self._run(work)
+
+    async def commit(self) -> None:
+        """For the store."""
+        await self._run(self._flush, commit=True)
+
+    async def _run(self, work: Callable[[Connection], T], *, commit: bool = False) -> T:
+        if self._over:
+            raise StoreError("a part of this change has failed; nothing of it is made")
+        self._over = True
+        out = await to_its_end(self._transaction.run(work, commit=commit))
+        self._over = commit
+        return out
+
+    def _flush(self, connection: Connection) -> None:
+        if not self._numbered:
+            self._number(connection)
+        waiting, self._waiting = self._waiting, []
+        for statement, rows in waiting:
+            connection.execute(statement, rows)
+
+    def _number(self, connection: Connection) -> None:
+        """The number was given in advance: another process may have taken it, or the store."""
+        state = schema.state.c
+        while not self._numbered:
+            mine = update(schema.state).where(state.revision == self._revision - 1)
+            if self._fence.epoch is not None:
+                mine = mine.where(state.epoch == self._fence.epoch)
+            if connection.execute(mine.values(revision=self._revision)).rowcount:
+                self._numbered = True
+                return
+            row = connection.execute(select(state.revision, state.epoch)).one()
+            self._fence.check(row.epoch)
+            if self._told:
+                raise OvertakenError(row.revision)
+            self._revision = row.revision + 1
 
     def insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
         """One that can say what happens when the row is there already."""
-        return INSERTS[self._connection.dialect.name](table)
+        return INSERTS[self._dialect](table)
 
     def then(self, callback: Callable[[], object]) -> None:
         """Call it once this change is durable, before the next one begins."""
@@ -74,12 +151,15 @@ class Change:
 
 
 class Store:
-    """Made by `open`. `revision` is that of the last change this process made or has read."""
+    """Made by `open`. `revision` is that of the last change this process made or has read; `others` counts
+    how often that was found to be another process's.
+    """
 
-    def __init__(self, engine: AsyncEngine, name: str) -> None:
+    def __init__(self, opened: Database, name: str) -> None:
         self.revision = 0
+        self.others = 0
         self.name = name
-        self._engine = engine
+        self._database = opened
         self._epoch = 0
         self._writing = asyncio.Lock()
 
@@ -88,9 +168,11 @@ class Store:
         """Connect, and make what tables are missing. Raises StoreError."""
         parts = parsed(url)
         name = make_url(url).render_as_string(hide_password=True)
-        if parts.get_backend_name() == "sqlite":
-            make_private(Path(parts.database or ""))
-        store = cls(make_engine(parts), name)
+        try:
+            opened = database(parts)
+        except OSError as error:
+            raise StoreError(f"{parts.database} cannot be opened: {error.strerror}") from None
+        store = cls(opened, name)
         try:
             await store._prepare()
         except BaseException:
@@ -99,45 +181,52 @@ class Store:
         return store
 
     async def _prepare(self) -> None:
+        def make(connection: Connection) -> None:
+            schema.metadata.create_all(connection)
+            row = connection.execute(select(schema.state)).first()
+            if row is None:
+                first = {"id": 1, "schema_version": schema.VERSION, "revision": 0, "epoch": 0}
+                connection.execute(insert(schema.state).values(first))
+            elif row.schema_version > schema.VERSION:
+                raise StoreError(
+                    f"{self.name} was written by a newer Turnout (schema {row.schema_version}, this one "
+                    f"knows {schema.VERSION}); run that one, or name another database in [control] state"
+                )
+
         with self._explained():
-            async with self._engine.connect() as connection, writing(connection):
-                await connection.run_sync(schema.metadata.create_all)
-                row = (await connection.execute(select(schema.state))).first()
-                if row is None:
-                    first = {"id": 1, "schema_version": schema.VERSION, "revision": 0, "epoch": 0}
-                    await connection.execute(insert(schema.state).values(first))
-                elif row.schema_version > schema.VERSION:
-                    raise StoreError(
-                        f"{self.name} was written by a newer Turnout (schema {row.schema_version}, this one "
-                        f"knows {schema.VERSION}); run that one, or name another database in [control] state"
-                    )
-                await connection.commit()
+            await self._database.transaction().run(make, commit=True)
         await self.refresh()
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        await self._database.close()
 
     async def refresh(self) -> int:
         """Read the revision anew: another process may have written."""
         (row,) = await self.read(select(schema.state.c.revision, schema.state.c.epoch))
-        self.revision = max(self.revision, row.revision)  # a change may have come meanwhile
+        if row.revision > self.revision:  # or a change has come meanwhile
+            self._found(row.revision)
         self._epoch = self._epoch or row.epoch
         return self.revision
 
     async def claim(self) -> int:
         """Be the one that writes from here on. Returns the revision."""
+        state = schema.state.c
+
+        def take(connection: Connection) -> Row[Any]:
+            taking = update(schema.state).values(epoch=state.epoch + 1)
+            return connection.execute(taking.returning(state.epoch, state.revision)).one()
+
         async with self._writing:
             with self._explained():
-                async with self._engine.connect() as connection, writing(connection):
-                    statement = (
-                        update(schema.state)
-                        .values(epoch=schema.state.c.epoch + 1)
-                        .returning(schema.state.c.epoch, schema.state.c.revision)
-                    )
-                    row = (await connection.execute(statement)).one()
-                    await connection.commit()
-            self._epoch, self.revision = row.epoch, row.revision
+                row = await self._database.transaction().run(take, commit=True)
+            self._epoch = row.epoch
+            self._found(row.revision)
             return self.revision
+
+    def _found(self, revision: int) -> None:
+        if revision != self.revision:
+            self.revision = revision
+            self.others += 1
 
     @contextlib.asynccontextmanager
     async def change(self, *, fenced: bool = True) -> AsyncIterator[Change]:
@@ -148,32 +237,43 @@ class Store:
         """
         async with self._writing:
             with self._explained():
-                async with self._engine.connect() as connection, writing(connection):
-                    change = Change(connection, await self._number(connection, fenced))
-                    try:
-                        yield change
-                        await connection.commit()
-                        self.revision = change.revision
-                        for callback in change.done:
-                            callback()
-                    finally:
-                        for callback in change.ended:
-                            callback()
+                transaction = self._database.transaction()
+                fence = Fence(self.name, self._epoch if fenced else None)
+                change = Change(transaction, self._database.dialect, fence, self.revision + 1)
+                try:
+                    yield change
+                    await to_its_end(self._commit(change))
+                except BaseException as error:
+                    await to_its_end(transaction.end())
+                    if isinstance(error, OvertakenError):
+                        self._found(error.revision)
+                    raise
+                finally:
+                    for callback in change.ended:
+                        callback()
 
-    async def _number(self, connection: AsyncConnection, fenced: bool) -> int:
-        following = update(schema.state).values(revision=schema.state.c.revision + 1)
-        if fenced:
-            following = following.where(schema.state.c.epoch == self._epoch)
-        row = (await connection.execute(following.returning(schema.state.c.revision))).first()
-        if row is None:
-            raise FencedError(f"{self.name} is another process's by now")
-        return int(row.revision)
+    async def _commit(self, change: Change) -> None:
+        expected = self.revision + 1
+        await change.commit()
+        self.revision = change.revision  # should `refresh` have seen a later one, the next change is overtaken
+        self.others += change.revision != expected
+        for callback in change.done:
+            callback()
+
+    async def made(self, make: Callable[[Change], Awaitable[T]], *, fenced: bool = True) -> tuple[Change, T]:
+        """`change`, whose block is `make`: called again when another process had written meanwhile."""
+        while True:
+            try:
+                async with self.change(fenced=fenced) as change:
+                    out = await make(change)
+            except OvertakenError:
+                continue
+            return change, out
 
     async def read(self, statement: Executable) -> list[Row[Any]]:
         """Raises StoreError."""
         with self._explained():
-            async with self._engine.connect() as connection:
-                return list((await connection.execute(statement)).all())
+            return await self._database.read(lambda connection: list(connection.execute(statement).all()))
         raise AssertionError  # for the type checker: _explained raises
 
     @contextlib.contextmanager
@@ -193,45 +293,6 @@ def parsed(url: str) -> URL:
     if parts.drivername not in DRIVERS:
         raise StoreError(f'"{parts.drivername}" is no database known here; use sqlite or postgresql')
     return parts.set(drivername=DRIVERS[parts.drivername])
-
-
-def make_private(file: Path) -> None:
-    """The database's file, readable by its owner only from the beginning. Raises StoreError."""
-    try:
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise StoreError(f"{file} cannot be opened: {error.strerror}") from None
-
-
-def make_engine(url: URL) -> AsyncEngine:
-    if url.get_backend_name() != "sqlite":
-        limits = {"timeout": CONNECT_S, "command_timeout": BUSY_S}
-        return create_async_engine(url, pool_pre_ping=True, connect_args=limits)
-    # A connection comes back with its transaction at an end: there is nothing left to roll back.
-    engine = create_async_engine(url, connect_args={"timeout": BUSY_S}, pool_reset_on_return=None)
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def connected(connection: Any, _record: Any) -> None:
-        """Durable, readers beside one writer; transactions begin where `begin` says."""
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Any) -> None:
-        """A writer waits for others at its beginning, where that can be waited for."""
-        writes = connection.get_execution_options().get(WRITES)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
-
-
-@contextlib.asynccontextmanager
-async def writing(connection: AsyncConnection) -> AsyncIterator[None]:
-    await connection.execution_options(**{WRITES: True})
-    yield
 
 
 def reason(error: Exception) -> str:
