@@ -1,6 +1,8 @@
 """Requests per second of the API: a proxy in processes of its own with 1 000 endpoints in force, and clients
 that ask one after the other, alone and eight together. A change is counted when its answer has come: then it
-is in the store, in the audit log and with every worker.
+is in the store, in the audit log and with every worker. `cpu` is the supervisor's, for each request.
+
+`changes`: one client on one connection registers endpoints, gives each another weight and takes them out.
 """
 
 from __future__ import annotations
@@ -12,22 +14,28 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psutil
 
 Row = dict[str, Any]
-Ask = Callable[[int], Awaitable[aiohttp.ClientResponse]]
+Ask = Callable[[int], Any]
+"""A request, to be awaited or entered."""
+Spread = Callable[[str, list[float]], Row]
 SERVICES, ENDPOINTS = 20, 50
 TOGETHER = (1, 8)
 SECONDS = 2.0
+WARM_UP = 10
+PAUSE_S = 0.002
 START_S = 30.0
 
 
 @contextlib.asynccontextmanager
-async def running(text: str, folder: Path, session: aiohttp.ClientSession) -> AsyncIterator[None]:
+async def running(text: str, folder: Path, session: aiohttp.ClientSession) -> AsyncIterator[psutil.Process]:
+    """The supervisor."""
     file = folder / "turnout.toml"
     file.write_text(text)
     command = [sys.executable, "-m", "turnout", "run", str(file)]
@@ -38,7 +46,7 @@ async def running(text: str, folder: Path, session: aiohttp.ClientSession) -> As
             if process.poll() is not None or time.monotonic() > until:
                 raise SystemExit("the proxy does not start")
             await asyncio.sleep(0.05)
-        yield
+        yield psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -82,23 +90,89 @@ def requests(session: aiohttp.ClientSession, address: str) -> dict[str, Ask]:
     }
 
 
-async def rates(text: str, address: str, spread: Callable[[str, list[float]], Row]) -> list[Row]:
+class Meter:
+    """CPU of a process."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+        self._start = self._now()
+
+    def _now(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+    def ms_each(self, count: int) -> float:
+        return round((self._now() - self._start) * 1000 / count, 2)
+
+
+@contextlib.asynccontextmanager
+async def asked(text: str) -> AsyncIterator[tuple[aiohttp.ClientSession, psutil.Process]]:
     """`text` is a file whose API needs no token; FOLDER in it stands for one that is made here."""
     base = f"http://{tomllib.loads(text)['control']['listen']}"
     with tempfile.TemporaryDirectory(prefix="turnout-bench-") as name:
         async with (
             aiohttp.ClientSession(base) as session,
-            running(text.replace("FOLDER", name), Path(name), session),
+            running(text.replace("FOLDER", name), Path(name), session) as supervisor,
         ):
-            return [
+            yield session, supervisor
+
+
+async def rates(text: str, address: str, spread: Spread) -> list[Row]:
+    rows = list[Row]()
+    async with asked(text) as (session, supervisor):
+        for title, ask in requests(session, address).items():
+            for together in TOGETHER:
+                meter = Meter(supervisor)
+                taken = await measure(ask, together)
+                rows.append(
+                    {
+                        "mode": "api",
+                        "request": title,
+                        "clients": together,
+                        "per_s": round(len(taken) / SECONDS),
+                        **spread("answer", taken),
+                        "cpu_ms": meter.ms_each(len(taken)),
+                    }
+                )
+    return rows
+
+
+def kinds(session: aiohttp.ClientSession) -> dict[str, Ask]:
+    """Changes of one endpoint; each is done to all of them before the next begins."""
+    base = "/v1/services/s0/endpoints"
+
+    def address(number: int) -> str:
+        return f"10.200.{number // 250}.{number % 250 + 1}:80"
+
+    return {
+        "register": lambda n: session.post(base, json={"address": address(n)}),
+        "weight": lambda n: session.patch(f"{base}/{address(n)}", json={"weight": n % 9 + 2}),
+        "deregister": lambda n: session.delete(f"{base}/{address(n)}"),
+    }
+
+
+async def changes(text: str, shape: str, count: int, spread: Spread) -> list[Row]:
+    """A pause after each lets the proxy do what it does after its answer."""
+    rows = list[Row]()
+    async with asked(text) as (session, supervisor):
+        for title, ask in kinds(session).items():
+            meter, taken = Meter(supervisor), list[float]()
+            for number in range(WARM_UP + count):
+                start = time.perf_counter()
+                async with ask(number) as answer:
+                    if answer.status >= 400:
+                        raise SystemExit(f"refused: {await answer.text()}")
+                    await answer.read()
+                taken.append((time.perf_counter() - start) * 1000)
+                await asyncio.sleep(PAUSE_S)
+            rows.append(
                 {
-                    "mode": "api",
-                    "request": title,
-                    "clients": together,
-                    "per_s": round(len(taken) / SECONDS),
-                    **spread("answer", taken),
+                    "mode": "changes",
+                    "shape": shape,
+                    "change": title,
+                    "count": count,
+                    **spread("answer", taken[WARM_UP:]),
+                    "cpu_ms": meter.ms_each(len(taken)),
                 }
-                for title, ask in requests(session, address).items()
-                for together in TOGETHER
-                for taken in [await measure(ask, together)]
-            ]
+            )
+    return rows

@@ -9,7 +9,8 @@ last worker has acknowledged. `freeze` is the part in which the supervisor's loo
 snapshot and trying it. The rest is the channel, the workers and the way back. Nothing else runs; `busy`
 repeats it while a client keeps 32 requests under way.
 
-API: requests per second of a whole proxy, see api.py.
+API: requests per second of a whole proxy; changes: from the call of the API until its answer, which comes
+when the last worker has acknowledged. See api.py.
 
 A further mode is a function of the arguments that returns rows, entered in MODES.
 """
@@ -251,10 +252,21 @@ async def api_rates(_args: argparse.Namespace) -> list[Row]:
         return await api.rates(text, addresses(0, 1)[0], spread)
 
 
+async def api_changes(args: argparse.Namespace) -> list[Row]:
+    """Of a whole proxy, over HTTP; see api.py."""
+    rows = list[Row]()
+    for shape in args.shapes:
+        services, endpoints = (int(part) for part in shape.split("x"))
+        async with Origin() as origin:
+            text = text_of("FOLDER", free_port(), services, endpoints, origin.address, "round_robin")
+            rows += await api.changes(text, shape, args.changes, spread)
+    return rows
+
+
 # ---- the whole -------------------------------------------------------------------------------------------
 
 Measure = Callable[[argparse.Namespace], Awaitable[list[Row]]]
-MODES: dict[str, Measure] = {"propagation": propagation, "api": api_rates}
+MODES: dict[str, Measure] = {"propagation": propagation, "changes": api_changes, "api": api_rates}
 
 
 def show(rows: list[Row]) -> None:
