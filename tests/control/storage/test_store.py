@@ -7,9 +7,10 @@ import sqlite3
 import pytest
 from harness.turnout import scenario
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from turnout.control.storage import schema
-from turnout.control.storage.store import FencedError, Store, StoreError
+from turnout.control.storage.store import Change, FencedError, OvertakenError, Store, StoreError
 from turnout.control.storage.store import store_url as url_of
 
 
@@ -88,6 +89,98 @@ async def test_who_has_lost_the_store_to_another_process_changes_nothing(store_u
             assert await names(former) == ["a", "b", "d"]
         assert await former.claim() == 3
         assert await put(former, "e") == 4
+
+
+async def said_beside(store: Store, service: str) -> None:
+    """By a process that does not write any more, but may add; it does not say its number."""
+    async with store.change(fenced=False) as change:
+        await change.execute(row(service, 0))
+
+
+@scenario
+async def test_a_number_that_another_process_has_taken_is_not_used_again(store_url):
+    async with opened(store_url) as former, opened(store_url) as heir:
+        await said_beside(former, "a")
+        with pytest.raises(OvertakenError):
+            await put(heir, "b")
+        assert await names(heir) == ["a"]
+        assert (heir.revision, heir.others) == (1, 1)
+        assert await put(heir, "b") == 2
+
+
+@scenario
+async def test_who_does_not_ask_for_the_number_gets_the_next_one(store_url):
+    async with opened(store_url) as former, opened(store_url) as heir:
+        await said_beside(former, "a")
+        await said_beside(heir, "b")
+        assert (heir.revision, heir.others) == (2, 1)
+        await said_beside(former, "c")
+        assert (former.revision, former.others) == (3, 1)
+
+
+@scenario
+async def test_a_change_that_was_overtaken_is_made_anew(store_url):
+    async with opened(store_url) as former, opened(store_url) as heir:
+        await said_beside(former, "a")
+        tries, ends = [], []
+
+        async def make(change: Change) -> str:
+            tries.append(change.revision)
+            change.then(lambda: ends.append("durable"))
+            await change.execute(row("b", change.revision))
+            return "made"
+
+        change, out = await heir.made(make)
+        assert (change.revision, out, tries, ends) == (2, "made", [1, 2], ["durable"])
+        assert sorted(await names(heir)) == ["a", "b"]
+
+
+@scenario
+async def test_what_is_fetched_within_a_change_comes_after_what_it_has_said(store_url):
+    async with opened(store_url) as store:
+        async with store.change() as change:
+            await change.execute(row("a", change.revision))
+            found = await change.fetch(select(schema.services.c.service))
+            await change.execute(row("b", change.revision))
+        assert [one.service for one in found] == ["a"]
+        assert sorted(await names(store)) == ["a", "b"]
+
+
+@scenario
+async def test_a_change_of_which_a_part_has_failed_is_not_made_in_part(store_url):
+    async with opened(store_url) as store:
+        await put(store, "a")
+
+        async def make(change: Change) -> None:
+            await change.execute(row("b", change.revision))
+            await change.execute(row("a", change.revision))
+            with contextlib.suppress(IntegrityError):
+                await change.fetch(select(schema.services))
+            await change.execute(row("c", change.revision))
+
+        with pytest.raises(StoreError, match="nothing of it is made"):
+            await store.made(make)
+        assert await names(store) == ["a"]
+        assert await put(store, "d") == 2
+
+
+@scenario
+async def test_who_is_cancelled_in_a_commit_leaves_a_whole_change(store_url):
+    async with opened(store_url) as store:
+        inside, durable = asyncio.Event(), []
+
+        async def one() -> None:
+            async with store.change() as change:
+                change.then(lambda: durable.append(change.revision))
+                await change.execute(row("a", change.revision))
+                inside.set()
+
+        task = asyncio.create_task(one())
+        await inside.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (durable, await names(store), store.revision) == ([1], ["a"], 1)
 
 
 @scenario
