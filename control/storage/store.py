@@ -255,7 +255,7 @@ class Store:
     async def _commit(self, change: Change) -> None:
         expected = self.revision + 1
         await change.commit()
-        self.revision = change.revision  # should `refresh` have seen a later one, the next change is overtaken
+        self.revision = change.revision  # though `refresh` has seen a later one: the next one is overtaken
         self.others += change.revision != expected
         for callback in change.done:
             callback()
