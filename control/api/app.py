@@ -20,6 +20,7 @@ from turnout.control.api.call import Call, Reply
 from turnout.control.api.idempotency import Replays
 from turnout.control.api.problems import ProblemError
 from turnout.control.api.routes import JSON, Route
+from turnout.control.api.site import BoundedSite
 from turnout.control.api.table import ROUTES
 from turnout.control.api.trail import Trail
 from turnout.control.status import StatusReader
@@ -71,9 +72,11 @@ class Api:
             app.router.add_route(route.method, route.pattern, self._handler(route))
 
     async def start(self, sock: socket.socket, local: socket.socket | None = None) -> None:
-        """Serve on listening sockets, which it owns from here on."""
+        """Serve on listening sockets, which it owns from here on. `local` is open to its users when others
+        have taken all connections there are.
+        """
         await self._runner.setup()
-        await web.SockSite(self._runner, sock, ssl_context=self._tls).start()
+        await BoundedSite(self._runner, sock, ssl_context=self._tls).start()
         if local is not None:
             await web.SockSite(self._runner, local).start()
         self._tasks.append(asyncio.create_task(self._sample()))
