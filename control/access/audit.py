@@ -137,6 +137,47 @@ class Audit:
         `actor` None is one who is not known, or the proxy itself. `before` and `after` are what JSON can say,
         without secrets.
         """
+        row = self._row(
+            actor,
+            action,
+            subject,
+            before=before,
+            after=after,
+            result=result,
+            detail=detail,
+            source=source,
+        )
+        written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._pending.append((row, written))
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        return await asyncio.shield(written)
+
+    async def add(
+        self,
+        change: Change,
+        actor: Actor,
+        action: str,
+        subject: str,
+        *,
+        before: Any = None,
+        after: Any = None,
+    ) -> None:
+        """As `record`, as a part of what is changed: both are on disk, or neither is."""
+        await self._append([self._row(actor, action, subject, before=before, after=after)], change)
+
+    def _row(
+        self,
+        actor: Actor | None,
+        action: str,
+        subject: str,
+        *,
+        before: Any,
+        after: Any,
+        result: str = "ok",
+        detail: str = "",
+        source: str = "",
+    ) -> dict[str, Any]:
         fields = {
             "time": int(self._clock() * 1000),
             "kind": actor.kind if actor else "",
@@ -150,12 +191,7 @@ class Audit:
             "result": result,
             "detail": detail,
         }
-        row = {key: storable(value) if isinstance(value, str) else value for key, value in fields.items()}
-        written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._pending.append((row, written))
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
-        return await asyncio.shield(written)
+        return {key: storable(value) if isinstance(value, str) else value for key, value in fields.items()}
 
     async def entries(
         self,

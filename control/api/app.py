@@ -56,7 +56,7 @@ class Api:
         self.scraping = asyncio.Lock()
         """Metrics are open to all: one exposition at a time, whoever asks."""
         self._replays = Replays(parts.store)
-        self._trail = Trail(parts.audit)
+        self.trail = Trail(parts.audit)
         app = web.Application(middlewares=[self._answer])
         for route in self.routes:
             self._add(app, route)
@@ -128,7 +128,7 @@ class Api:
             try:
                 return await self._carried_out(call)
             except Exception as error:
-                await self._trail.failed(call, error)
+                await self.trail.failed(call, error)
                 raise
 
         return open_to_all if route.action is None else gated
@@ -142,7 +142,7 @@ class Api:
             actor = await self.parts.gate.identify(request)
             self.parts.gate.allow(actor, action, namespace)
         except AccessError as error:
-            await self._trail.refused(route, request.match_info, error)
+            await self.trail.refused(route, request.match_info, error)
             raise
         return Call(route, self, request, actor, request.match_info)
 
@@ -159,9 +159,9 @@ class Api:
         return await self._replays.once(call, key, raw, lambda: self._done(call))
 
     async def _done(self, call: Call) -> web.StreamResponse:
-        await self._trail.begun(call)
+        await self.trail.begun(call)
         reply = await call.route.handler(call)
-        await self._trail.done(call, reply.after)
+        await self.trail.done(call, reply.after)
         return _response(call, reply)
 
 

@@ -31,6 +31,8 @@ class Call:
     """From If-Match."""
     before: Any = None
     """For the audit log: how what is changed was before."""
+    recorded: bool = False
+    """Whether its entry is in the audit log already."""
 
     @property
     def parts(self) -> Parts:

@@ -62,7 +62,12 @@ async def register(call: Call) -> Reply:
     before = service.endpoints.get(endpoint.address)
     call.before = summary(before)
     applied = await call.parts.registry.register(
-        call.service, endpoint, by=call.by, lease_ttl=call.body.lease_ttl, if_revision=call.if_revision
+        call.service,
+        endpoint,
+        by=call.by,
+        lease_ttl=call.body.lease_ttl,
+        if_revision=call.if_revision,
+        also=call.api.trail.within(call, summary),
     )
     reply = changed(call, applied)
     reply.status = 201 if before is None else 200
@@ -88,9 +93,15 @@ async def change(call: Call) -> Reply:
     lookup.check_revision(call, f"endpoint {call.address}", entry.revision)
     call.before = summary(entry)
     registry, applied, revision = call.parts.registry, None, call.if_revision
+    also = call.api.trail.within(call, summary)  # with the last change
     if body.weight is not None:
         applied = await registry.set_weight(
-            call.service, call.address, body.weight, by=call.by, if_revision=revision
+            call.service,
+            call.address,
+            body.weight,
+            by=call.by,
+            if_revision=revision,
+            also=also if body.admin is None else None,
         )
         revision = None
     if body.admin is not None:
@@ -102,6 +113,7 @@ async def change(call: Call) -> Reply:
             until=body.until,
             by=call.by,
             if_revision=revision,
+            also=also,
         )
     return changed(call, applied or Applied(entry.revision, call.parts.supervisor.version, entry))
 
@@ -119,7 +131,11 @@ async def deregister(call: Call) -> Reply:
     entry = lookup.endpoint_of(call)
     call.before = summary(entry)
     applied = await call.parts.registry.deregister(
-        call.service, call.address, by=call.by, if_revision=call.if_revision
+        call.service,
+        call.address,
+        by=call.by,
+        if_revision=call.if_revision,
+        also=call.api.trail.within(call, lambda _: None),
     )
     return Reply(Removed(snapshot=applied.snapshot, revision=applied.revision))
 

@@ -11,11 +11,14 @@ from turnout.control.api.problems import ProblemError
 from turnout.control.storage.store import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from turnout.control.access.audit import Audit
     from turnout.control.access.errors import AccessError
     from turnout.control.api.routes import Route
+    from turnout.control.registry.entries import EndpointEntry
+    from turnout.control.registry.registry import Also
+    from turnout.control.storage.store import Change
 
 log = logging.getLogger("turnout.api")
 
@@ -29,9 +32,30 @@ class Trail:
         if call.route.is_audited and call.route.recorded_first:
             await self._write(call, detail="begun")
 
+    def within(self, call: Call, after: Callable[[EndpointEntry | None], Any]) -> Also:
+        """For the registry: the entry is a part of the change, and costs no transaction of its own. When the
+        change is taken back, because it cannot be put in force, one that says so follows.
+        """
+
+        async def write(change: Change, entry: EndpointEntry | None) -> None:
+            await self._audit.add(
+                change,
+                call.actor,
+                action_of(call.route),
+                call.subject,
+                before=call.before,
+                after=after(entry),
+            )
+            change.then(recorded)
+
+        def recorded() -> None:
+            call.recorded = True
+
+        return write
+
     async def done(self, call: Call, after: Any) -> None:
         """Raises ProblemError when it cannot be written: somebody has to know."""
-        if not call.route.is_audited or call.route.recorded_first or call.is_dry:
+        if not call.route.is_audited or call.route.recorded_first or call.is_dry or call.recorded:
             return
         try:
             await self._write(call, after=after)

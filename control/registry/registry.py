@@ -3,7 +3,7 @@
 A change is durable first, then in force: it returns once every worker has the snapshot. What is in force is
 always `merge` of the file and of what is registered; table.py says which source counts. Methods raise
 NotFoundError, ConflictError (`if_revision`; 0: it must not exist), RefusedError and UnavailableError, and
-nothing has changed then. `by` is who asked.
+nothing has changed then. `by` is who asked; `also` writes something more in the same transaction.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -33,7 +33,7 @@ from turnout.control.registry.entries import (
 from turnout.control.registry.errors import NotFoundError, RefusedError
 from turnout.control.registry.leases import Leases
 from turnout.control.registry.ledger import Holder, Ledger, in_order
-from turnout.control.registry.table import Merger, Registered, Table, World
+from turnout.control.registry.table import Merger, Registered, Table, World, what_counts
 from turnout.control.storage import schema
 from turnout.control.storage.store import Change, Store
 from turnout.ext.scoreboard import Admin
@@ -43,6 +43,8 @@ from turnout.proxy.model import Config, Endpoint, Service, check_service_name
 
 LEASE_MIN_S, LEASE_MAX_S = 1.0, 7 * 86400.0
 T = TypeVar("T")
+Also = Callable[[Change, EndpointEntry | None], Awaitable[None]]
+"""What is written together with a change of an endpoint, which is passed as it will be."""
 
 
 class Supervisor(Holder, Protocol):
@@ -149,6 +151,7 @@ class Registry:
         by: str,
         lease_ttl: float | None = None,
         if_revision: int | None = None,
+        also: Also | None = None,
     ) -> Applied:
         """Add an endpoint, or say anew what it is like. With a lease it stays for `lease_ttl` seconds from
         now and from each `renew`.
@@ -168,7 +171,7 @@ class Registry:
             now = self.clock()
             lease = None if lease_ttl is None else Lease(lease_ttl, now + lease_ttl)
             entry = EndpointEntry(service, endpoint, "api", now, by, change.revision, lease)
-            await self._register(change, entry, if_revision)
+            await self._register(change, entry, if_revision, also)
 
         async def make_and_apply() -> Applied:
             change, _ = await self.ledger.change(make)
@@ -177,7 +180,9 @@ class Registry:
 
         return await self._whole(make_and_apply())
 
-    async def _register(self, change: Change, entry: EndpointEntry, if_revision: int | None) -> None:
+    async def _register(
+        self, change: Change, entry: EndpointEntry, if_revision: int | None, also: Also | None
+    ) -> None:
         service, address, by = entry.service, entry.address, entry.registered_by
         known, mine = self.service(service), self.ledger.of_api(service)
         there, before = known.endpoints.get(address), mine.get(address)
@@ -190,6 +195,13 @@ class Registry:
         data = entry.endpoint.model_dump(mode="json", exclude={"address"}) | {"lease_ttl": entry.lease_ttl}
         await self.events.add(change, kind, by=by, service=service, address=address, data=data)
         self.ledger.update_api(change, service, {**mine, address: entry})
+        if also is not None:
+            hidden = there is not None and there.source == "file"
+            await also(change, there if hidden else self._overridden(entry))
+
+    def _overridden(self, entry: EndpointEntry) -> EndpointEntry:
+        override = self.ledger.override(entry.key)
+        return entry if override is None else entry.overridden(what_counts(override, entry))
 
     def _check(self, service: ServiceEntry, entry: EndpointEntry, *, new: bool) -> None:
         """Raises RefusedError for what could not be put in force."""
@@ -218,7 +230,13 @@ class Registry:
         return entry.lease.expires
 
     async def deregister(
-        self, service: str, address: str, *, by: str, if_revision: int | None = None
+        self,
+        service: str,
+        address: str,
+        *,
+        by: str,
+        if_revision: int | None = None,
+        also: Also | None = None,
     ) -> Applied:
         """Take an endpoint out, and forget what was set for it at run time."""
         key = (service, address)
@@ -236,6 +254,8 @@ class Registry:
                 self.ledger.update_override(change, key, Override())
             left = {one: other for one, other in mine.items() if one != address}
             self.ledger.update_api(change, service, left)
+            if also is not None:
+                await also(change, None)
 
         async def make_and_apply() -> Applied:
             change, _ = await self.ledger.change(make)
@@ -354,7 +374,14 @@ class Registry:
     # ---- at run time -------------------------------------------------------------------------------------
 
     async def set_weight(
-        self, service: str, address: str, weight: int | None, *, by: str, if_revision: int | None = None
+        self,
+        service: str,
+        address: str,
+        weight: int | None,
+        *,
+        by: str,
+        if_revision: int | None = None,
+        also: Also | None = None,
     ) -> Applied:
         """Until the endpoint's source says another one than it does now; None: what that says."""
         if weight is not None and not 0 <= weight <= 65535:
@@ -367,7 +394,7 @@ class Registry:
             return replace(entry.override, weight=weight, weight_said=said)
 
         return await self._override(
-            (service, address), changed, "endpoint.weight", by=by, if_revision=if_revision
+            (service, address), changed, "endpoint.weight", by=by, if_revision=if_revision, also=also
         )
 
     async def set_admin(
@@ -380,6 +407,7 @@ class Registry:
         reason: str = "",
         until: float | None = None,
         if_revision: int | None = None,
+        also: Also | None = None,
     ) -> Applied:
         """To "drain": bound sessions only, or "maint": nothing; "ready" again by itself at `until` (seconds
         since the epoch). It outlives an expired lease: an endpoint comes back as it was left.
@@ -395,7 +423,13 @@ class Registry:
             return replace(entry.override, admin=admin, reason=reason, by=by, until=until)
 
         return await self._override(
-            (service, address), changed, "endpoint.admin", by=by, if_revision=if_revision, reason=reason
+            (service, address),
+            changed,
+            "endpoint.admin",
+            by=by,
+            if_revision=if_revision,
+            reason=reason,
+            also=also,
         )
 
     async def _override(
@@ -407,6 +441,7 @@ class Registry:
         by: str,
         if_revision: int | None,
         reason: str = "",
+        also: Also | None = None,
     ) -> Applied:
         async def make(change: Change) -> None:
             entry = self.endpoint(*key)
@@ -423,6 +458,8 @@ class Registry:
             await records.put_override(change, key, override)
             await self.events.add(change, kind, by=by, service=key[0], address=key[1], data=data)
             self.ledger.update_override(change, key, override)
+            if also is not None:
+                await also(change, after)
 
         async def make_and_store() -> Applied:
             change, _ = await self.ledger.change(make)

@@ -146,12 +146,20 @@ def overridden(
         entry = entries.get(address)
         if entry is None:
             continue
-        if override.weight is not None and override.weight_said != entry.endpoint.weight:
-            override = replace(override, weight=None, weight_said=None)
+        counts = what_counts(override, entry)
+        if counts is not override:
+            override = counts
             yield name, address
         before = former.get(address)
         made = before is not None and before.override is override and before.is_made_of(entry)
         entries[address] = before if made and before is not None else entry.overridden(override)
+
+
+def what_counts(override: Override, entry: EndpointEntry) -> Override:
+    """A weight does until the endpoint's source says another one than it did then."""
+    if override.weight is not None and override.weight_said != entry.endpoint.weight:
+        return replace(override, weight=None, weight_said=None)
+    return override
 
 
 def mark_unfit(file: Config, name: str, settings: Service, entries: Endpoints) -> None:

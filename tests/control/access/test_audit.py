@@ -1,6 +1,7 @@
 """The audit log: what it says, and that nothing can be done to it unnoticed."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -57,6 +58,40 @@ def test_an_entry_says_who_did_what_before_after_and_with_what_result(with_audit
         )
         assert (entry.action, entry.subject, entry.result) == ("split.change", "app1", "ok")
         assert (json.loads(entry.before), json.loads(entry.after)) == ({"v1": 1}, {"v1": 0, "v2": 1})
+
+    with_audit(work)
+
+
+def test_an_entry_that_is_part_of_a_change_shares_what_becomes_of_it(with_audit):
+    async def work(audit, store):
+        async with store.change() as made:
+            await audit.add(made, ANN, "x", "made", after={"weight": 2})
+        with contextlib.suppress(ZeroDivisionError):
+            async with store.change() as failed:
+                await audit.add(failed, ANN, "x", "failed")
+                _ = 1 / 0
+        number = await audit.record(ANN, "x", "later")
+
+        found = [(entry.n, entry.subject) for entry in await audit.entries(after=ENTRIES)]
+        assert found == [(ENTRIES + 1, "made"), (number, "later")]
+        assert (await audit.verify()).ok
+
+    with_audit(work)
+
+
+def test_entries_of_two_processes_are_one_chain(with_audit, store_url, tmp_path):
+    async def work(audit, _store):
+        other_store = await Store.open(store_url)
+        other = Audit(other_store, tmp_path)
+        try:
+            for number in range(3):
+                await audit.record(ANN, "x", f"one {number}")
+                await other.record(ANN, "x", f"other {number}")
+        finally:
+            await other.close()
+            await other_store.close()
+        assert len(await audit.entries(after=ENTRIES)) == 6
+        assert (await audit.verify()).ok
 
     with_audit(work)
 

@@ -1,5 +1,6 @@
 """Who may do what: every route, every role, inside and outside of his namespaces."""
 
+import itertools
 import json
 
 import pytest
@@ -120,6 +121,28 @@ def test_every_change_is_in_the_audit_log_with_what_was_and_what_is(served):
         "ok",
     )
     assert (json.loads(entry["before"])["weight"], json.loads(entry["after"])["weight"]) == (3, 9)
+
+
+def test_a_change_and_its_entry_are_one(served):
+    where = "/v1/services/app/endpoints"
+    replies = [
+        served.call("POST", where, {"address": "10.0.0.9:80"}),
+        served.call("PATCH", f"{where}/10.0.0.9:80", {"weight": 4}),
+        served.call("PATCH", f"{where}/10.0.0.9:80", {"weight": 5, "admin": "drain"}),
+        served.call("DELETE", f"{where}/10.0.0.9:80"),
+    ]
+    revisions = [int(reply.body["revision"]) for reply in replies]
+    steps = [after - before for before, after in itertools.pairwise(revisions)]
+    assert steps == [1, 2, 1], "no transaction but those of the changes"
+
+    found = [(entry["action"], json.loads(entry["after"])) for entry in entries(served)[-4:]]
+    assert [(action, after and (after["weight"], after["admin"])) for action, after in found] == [
+        ("endpoint.register", (1, "ready")),
+        ("endpoint.change", (4, "ready")),
+        ("endpoint.change", (5, "drain")),
+        ("endpoint.deregister", None),
+    ]
+    assert served.get("/v1/audit/verify").body["ok"]
 
 
 def test_what_was_refused_and_what_failed_is_there_too(guarded):
