@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -52,6 +53,10 @@ CUT_OFF = 3
 """Exit code: drained, but requests were cut off."""
 LOOK_S = 0.05
 NOTE_S = 0.1
+LOOK_UPS = 8
+"""At a time, of who registers. Threads of their own: a name server that does not answer holds up nobody who
+reloads or reads metrics.
+"""
 
 
 class Control(Protocol):
@@ -112,6 +117,7 @@ class Supervisor:
         self._next_refresh: asyncio.Task[int] | None = None
         self._control_sockets = ControlSockets()
         self._names = Names()
+        self._looking_up = ThreadPoolExecutor(LOOK_UPS, "look-up")
         self._notifier = notify.Notifier()
         self._sockets = ListeningSet()
         self._keys: dict[str, str] = {}
@@ -410,7 +416,9 @@ class Supervisor:
         looked up again. What is found here is found by the next snapshot too.
         """
         addresses = list(addresses)
-        return await asyncio.to_thread(self._names.ask, addresses) if addresses else {}
+        if not addresses:
+            return {}
+        return await asyncio.get_running_loop().run_in_executor(self._looking_up, self._names.ask, addresses)
 
     async def _apply(self, file: Config, *, names: bool = False, files: bool = False) -> int:
         """Make a snapshot of what a file says and of what is registered, and put it in force. Raises
@@ -712,6 +720,7 @@ class Supervisor:
 
     def _put_away(self) -> None:
         """Close what is still open. The lock goes last: the next supervisor may start."""
+        self._looking_up.shutdown(wait=False, cancel_futures=True)
         self._control_sockets.put_away()
         close_all([*self._sockets.all(), *self._sockets.take_offers()])
         if hasattr(self, "crew"):

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from turnout.proxy.config import ConfigError, parse
 from turnout.proxy.crew import Pace
 from turnout.proxy.errors import StartError, UpgradeError
 from turnout.proxy.model import Config
+from turnout.proxy.names import Names
 from turnout.proxy.supervisor import Supervisor
 
 QUICK = replace(Pace(), look=0.1, hung_looks=30, settle=0.05)
@@ -355,3 +357,22 @@ async def test_workers_that_cannot_serve_make_the_start_fail(tmp_path, monkeypat
             pass
 
     assert psutil.Process().children() == before
+
+
+@scenario
+async def test_names_that_nobody_answers_for_hold_up_nothing_else(tmp_path):
+    text, answer = config(free_port(), "127.0.0.1:9"), threading.Event()
+
+    def never(_name):
+        answer.wait(20)
+        return ["10.0.0.1"]
+
+    supervisor = Supervisor(tmp_path / "turnout.toml", parse(text, "t"), pace=QUICK)
+    supervisor._names = Names(never)
+    asked = [asyncio.create_task(supervisor.look_up([f"n{n}.test:80"])) for n in range(64)]
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 10) == "free"
+    answer.set()
+    assert await asked[-1] == {"n63.test:80": "10.0.0.1:80"}
+    await asyncio.gather(*asked)
+    supervisor._put_away()
