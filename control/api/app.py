@@ -50,8 +50,8 @@ class Api:
         certified = () if control.tls is None else tls.names(control.tls, file)
         self.names = guard.own_names(control.listen, certified)
         self.status = StatusReader(parts.supervisor, parts.prober.state)
-        self.streams: set[asyncio.Task[Any] | None] = set()
-        """Of clients that follow something."""
+        self.streams: dict[asyncio.Task[Any] | None, str] = {}
+        """Of clients that follow something, and who they are."""
         self.closing = asyncio.Event()
         self.scraping = asyncio.Lock()
         """Metrics are open to all: one exposition at a time, whoever asks."""

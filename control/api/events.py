@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 STREAM = "text/event-stream"
 STREAMS_MAX = 256
+STREAMS_EACH = 64
+"""Of one caller: none takes all there are."""
 KEEP_ALIVE_S = 15.0
 STALL_S = 30.0
 """A client that has taken nothing for so long is dropped."""
@@ -122,6 +124,10 @@ def whole_revisions(kept: list[Event], limit: int) -> list[Event]:
     return some + [event for event in kept[limit:] if some and event.revision == some[-1].revision]
 
 
+def _too_many(count: int, who: str) -> ProblemError:
+    return ProblemError(503, f"{count} {who} events already", headers={"Retry-After": "10"})
+
+
 class Stream:
     """One client that follows."""
 
@@ -137,15 +143,16 @@ class Stream:
 
     async def run(self) -> web.StreamResponse:
         api = self._call.api
+        who = self._call.actor.title
         if len(api.streams) >= STREAMS_MAX:
-            raise ProblemError(
-                503, f"{STREAMS_MAX} clients follow events already", headers={"Retry-After": "10"}
-            )
+            raise _too_many(STREAMS_MAX, "clients follow")
+        if list(api.streams.values()).count(who) >= STREAMS_EACH:
+            raise _too_many(STREAMS_EACH, f"clients of {who} follow")
         news = self._call.parts.events.watch(self._at)
         first = await self._first(news)
         await self._out.prepare(self._call.request)
         task = asyncio.current_task()
-        api.streams.add(task)
+        api.streams[task] = who
         try:
             await self._send(f"retry: {RETRY_MS}\nid: {self._at}\n\n")
             await self._follow(news, first)
@@ -154,7 +161,7 @@ class Stream:
         except ConnectionResetError:
             pass  # it is gone
         finally:
-            api.streams.discard(task)
+            api.streams.pop(task, None)
         return self._out
 
     async def _is_to_come(self) -> bool:

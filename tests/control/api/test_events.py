@@ -157,8 +157,9 @@ async def gone(served) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_only_so_many_may_follow(served, follow, monkeypatch):
-    monkeypatch.setattr(events, "STREAMS_MAX", 1)
+@pytest.mark.parametrize("bound", ["STREAMS_MAX", "STREAMS_EACH"])
+def test_only_so_many_may_follow(served, follow, monkeypatch, bound):
+    monkeypatch.setattr(events, bound, 1)
     follow().message()
 
     assert served.get("/v1/events").status == 503
