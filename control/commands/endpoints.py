@@ -13,9 +13,9 @@ import typer
 from turnout.control.client import Client
 from turnout.control.client.lease import TTL_S
 from turnout.control.client.shapes import Admin
-from turnout.control.commands import moments, output, tables
-from turnout.control.commands.options import PANEL, AnyService, Endpoint, Json, ServiceName, Url, connect
-from turnout.control.commands.target import Target, find
+from turnout.control.commands import completion, moments, output, tables
+from turnout.control.commands.options import PANEL, AnyService, Endpoint, Json, Url, connect
+from turnout.control.commands.target import Target, find, parse_new
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -135,8 +135,14 @@ def until_idle(running: Client, target: Target, patience: float) -> Any:
 
 @app.command(rich_help_panel=PANEL)
 def register(
-    service: ServiceName,
-    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="host:port or \\[IPv6]:port.")],
+    endpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="SERVICE/ENDPOINT",
+            help="The service, and host:port or \\[IPv6]:port.",
+            autocompletion=completion.services,
+        ),
+    ],
     number: Annotated[
         int | None, typer.Option("--weight", metavar="WEIGHT", min=0, max=65535, help="By default 1.")
     ] = None,
@@ -157,6 +163,7 @@ def register(
     api: Url = None,
 ) -> None:
     """Add an endpoint to a service, or say anew what it is like."""
+    service, address = parse_new(endpoint)
     running = connect(api)
     said: Any = {
         "weight": number,

@@ -46,6 +46,16 @@ class Target:
         return f"{self.service}/{self.address}"
 
 
+def parse_new(text: str) -> tuple[str, str]:
+    """SERVICE/ENDPOINT of one that need not be there. Raises BadParameter."""
+    service, slash, address = text.partition("/")
+    if not service or not slash or not address:
+        raise typer.BadParameter(
+            f'"{text}" is no endpoint; write SERVICE/ENDPOINT, like orders/10.0.0.3:8000'
+        )
+    return service, address
+
+
 def parse_shares(words: Iterable[str]) -> dict[str, float]:
     """["v1=90", "v2=10"] as a mapping. Raises BadParameter."""
     out: dict[str, float] = {}

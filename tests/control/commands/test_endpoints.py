@@ -7,7 +7,7 @@ import pytest
 
 from turnout.control.client.shapes import Endpoint
 
-REGISTER = ("register", "plain", "10.0.0.9:80")
+REGISTER = ("register", "plain/10.0.0.9:80")
 
 
 def said(text: str) -> str:
@@ -104,11 +104,11 @@ def test_what_makes_no_sense_exits_2_and_says_why(call, words, why):
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("register", "plan", "10.0.0.9:80"), 'did you mean "plain"?'),
+        (("register", "plan/10.0.0.9:80"), 'did you mean "plain"?'),
         (("deregister", "plain/10.0.0.4:80"), 'did you mean "10.0.0.3:80"?'),
         (("deregister", "plain/10.0.0.3:80"), "file"),
         (("endpoints", "plan"), 'did you mean "plain"?'),
-        (("register", "plain", "unix:/run/a.sock"), "only be named in the file"),
+        (("register", "plain/unix:/run/a.sock"), "only be named in the file"),
     ],
 )
 def test_what_the_api_refuses_exits_1_in_one_line(call, words, why):

@@ -11,7 +11,7 @@ from turnout.control.client.shapes import Event
 def happened(call):
     call("split", "app", "v1=1", "v2=1")
     call("drain", "plain/10.0.0.3:80", "--reason", "new disk")
-    call("register", "plain", "10.0.0.9:80")
+    call("register", "plain/10.0.0.9:80")
 
 
 def events(call, *words) -> list[Event]:
