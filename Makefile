@@ -47,8 +47,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# A second build beside the first, without the tests that measure memory: AddressSanitizer keeps what is freed. The interpreter is not instrumented, so the runtimes are loaded before it; it never
-# frees what it holds at exit, so leaks are counted by the debug build itself and not looked for by LeakSanitizer.
+# A second build beside the first. The interpreter is not instrumented, so the runtimes are loaded before it; it
+# never frees what it holds at exit, so leaks are counted by the debug build itself and not looked for by
+# LeakSanitizer. Left out are tests that measure memory, which AddressSanitizer keeps after it was freed, and those
+# of what has no C of ours in it.
 SANITIZED := build/sanitize
 SANITIZE_ENV = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
   ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allow_user_segv_handler=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
@@ -60,7 +62,8 @@ $(SANITIZED)/.built: $(VENV)/.dev $(SOURCES) $(wildcard proxy/*.py control/*.py 
 	@touch $@
 
 sanitize: $(SANITIZED)/.built
-	$(SANITIZE_ENV) $(BIN)/python -m pytest $(PYTEST_ARGS) -p no:cacheprovider -m "not memory"
+	$(SANITIZE_ENV) $(BIN)/python -m pytest $(PYTEST_ARGS) -p no:cacheprovider -m "not memory" \
+	  --ignore tests/control --ignore tests/docs --ignore tests/bench --ignore tests/test_packaging.py
 
 fuzz: $(SANITIZED)/.built
 	$(SANITIZE_ENV) $(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
