@@ -205,7 +205,7 @@ def test_a_client_that_does_not_read_its_answer_is_cut(proxy, origin, local):
 
 
 def test_a_client_that_does_not_read_is_cut_also_when_its_own_body_ends_meanwhile(proxy, origin):
-    proxy.serve(origin, listener={"body_idle_ms": 300})
+    proxy.serve(origin, listener={"body_idle_ms": 1500})
     client = proxy.client(receive_buffer=4096)
     client.send(request("/", "Content-Length: 10", method="POST") + b"12345")
     upstream = origin.accept()
