@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic_core import to_json
 
 from turnout.control import flow, guard
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from turnout.control.api.parts import Parts
 
 log = logging.getLogger("turnout.api")
+http_log = logging.getLogger("turnout.api.http")
+http_log.addFilter(lambda record: not _is_malformed(record))
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LINGER_S = 1.0
@@ -61,7 +64,12 @@ class Api:
         for route in self.routes:
             self._add(app, route)
         self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=LINGER_S, keepalive_timeout=IDLE_S
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=LINGER_S,
+            keepalive_timeout=IDLE_S,
+            logger=http_log,
         )
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -190,3 +198,8 @@ def _of_aiohttp(request: web.Request, error: web.HTTPException) -> ProblemError:
     else:
         detail = error.reason
     return ProblemError(error.status, detail, headers=allow)
+
+
+def _is_malformed(record: logging.LogRecord) -> bool:
+    """Of what is no HTTP: who sent it has been told, and the log would quote it, a token included."""
+    return record.exc_info is not None and isinstance(record.exc_info[1], HttpProcessingError)

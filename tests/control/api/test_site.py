@@ -22,3 +22,12 @@ def test_a_connection_too_many_is_closed_and_one_that_goes_makes_room(served, mo
     served.do(until(lambda: len(server.connections) == 1))
     assert served.get("/healthz").status == 200
     held.pop().close()
+
+
+def test_what_is_no_http_is_answered_and_not_quoted_in_the_log(served, caplog):
+    address = urlsplit(served.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as to:
+        to.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer s3cret\x01\r\n\r\n")
+        assert to.recv(100).split()[1] == b"400"
+
+    assert caplog.text == ""
