@@ -244,6 +244,12 @@ class Freezer:
         """KeyError for a service or an endpoint that is not in the configuration."""
         return self._pieces[service].members[address].slot
 
+    def endpoint_weight(self, service: str, address: str) -> int | None:
+        """As the configuration has it; None when it has no such endpoint."""
+        piece = self._pieces.get(service)
+        member = None if piece is None else piece.members.get(address)
+        return None if member is None else member.endpoint.weight
+
     def resolved(self, service: str) -> dict[str, str]:
         """Addresses of its endpoints as written, and as resolved. KeyError as for endpoint_slot."""
         return {address: member.address for address, member in self._pieces[service].members.items()}

@@ -33,7 +33,9 @@ class Runtime:
     def set_weight(self, service: str, address: str, weight: int) -> None:
         slot = self._slot(service, address)
         self._board.set_weight(slot, weight)
-        self._weights[service, address] = weight, endpoint_weights(self._freezer.config)[service, address]
+        said = self._freezer.endpoint_weight(service, address)
+        assert said is not None  # it has a slot
+        self._weights[service, address] = weight, said
 
     def set_admin(self, service: str, address: str, admin: Admin) -> None:
         self._board.set_admin(self._slot(service, address), admin)
@@ -45,11 +47,9 @@ class Runtime:
     def reloaded(self) -> None:
         """Forget what the newest file has overruled or no longer has."""
         self._freezer.apply_shares(self.splits)
-        if not self._weights and not self._admin:
-            return
-        weights = endpoint_weights(self._freezer.config)
-        self._weights = {key: pair for key, pair in self._weights.items() if weights.get(key) == pair[1]}
-        self._admin = {key: admin for key, admin in self._admin.items() if key in weights}
+        said = self._freezer.endpoint_weight
+        self._weights = {key: pair for key, pair in self._weights.items() if said(*key) == pair[1]}
+        self._admin = {key: admin for key, admin in self._admin.items() if said(*key) is not None}
 
     def export(self) -> dict[str, Any]:
         """As JSON."""

@@ -32,6 +32,7 @@ from turnout.proxy.model import Config
 from turnout.proxy.names import Names
 from turnout.proxy.pieces import Frozen
 from turnout.proxy.process import WorkerProcess
+from turnout.proxy.resolve import name_in
 from turnout.proxy.runtime import Runtime
 from turnout.proxy.sockets import (
     BindError,
@@ -416,8 +417,8 @@ class Supervisor:
         looked up again. What is found here is found by the next snapshot too.
         """
         addresses = list(addresses)
-        if not addresses:
-            return {}
+        if not any(map(name_in, addresses)):
+            return self._names.ask(addresses)  # numbers: there is nothing to wait for
         return await asyncio.get_running_loop().run_in_executor(self._looking_up, self._names.ask, addresses)
 
     async def _apply(self, file: Config, *, names: bool = False, files: bool = False) -> int:
