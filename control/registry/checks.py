@@ -32,10 +32,12 @@ def _said(item: Any) -> str:
 
 
 def check_is_remote(service: Service) -> None:
-    """Nothing that a service of the API may not name: programs and files of this machine. Raises
-    RefusedError.
+    """Nothing that a service of the API may not name: programs and files of this machine, and what is
+    followed for services of the file only. Raises RefusedError.
     """
     health, tls = service.health, service.tls
+    if service.discover is not None:
+        raise RefusedError("discover: only services of the configuration file are discovered")
     if health is not None and health.exec is not None:
         raise RefusedError("health.exec: programs are named in the configuration file only, never here")
     named = {

@@ -570,3 +570,10 @@ async def test_a_reason_may_have_characters_that_no_database_keeps(store_url):
     async with opened(store_url) as at:
         await at.registry.set_admin("app", ONE, "drain", by="me", reason="a\0b")
         assert at.registry.endpoint("app", ONE).admin_reason == "a\\x00b"
+
+
+@scenario
+async def test_a_service_of_the_api_is_not_discovered_and_nobody_is_told_it_were(tmp_path):
+    async with opened(f"sqlite:///{tmp_path / 'control.db'}") as at:
+        with pytest.raises(RefusedError, match="only services of the configuration file are discovered"):
+            await at.registry.put_service("new", {"discover": {"dns": "a.test:80"}}, by="me")
