@@ -37,6 +37,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LINGER_S = 1.0
 """What is under way when the API closes has so long to end."""
 
+LINE_MAX = 64 * 1024
+"""Bytes of a request line: cursors and filters are long, and what is longer is answered as plain text."""
+
 IDLE_S = 75.0
 """A connection on which no request begins, or none comes to the end of its head, is closed."""
 
@@ -69,6 +72,7 @@ class Api:
             handle_signals=False,
             shutdown_timeout=LINGER_S,
             keepalive_timeout=IDLE_S,
+            max_line_size=LINE_MAX,
             logger=http_log,
         )
         self._tasks: list[asyncio.Task[None]] = []

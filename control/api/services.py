@@ -32,6 +32,7 @@ LOCAL = (
     ("tls", "cert"),
     ("tls", "key"),
     ("health", "exec"),
+    ("health", "pattern"),
     ("health", "tls", "ca"),
 )
 """Settings that reach for what is this machine's own."""

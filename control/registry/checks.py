@@ -40,6 +40,9 @@ def check_is_remote(service: Service) -> None:
         raise RefusedError("discover: only services of the configuration file are discovered")
     if health is not None and health.exec is not None:
         raise RefusedError("health.exec: programs are named in the configuration file only, never here")
+    if health is not None and health.pattern is not None:
+        # Some patterns take for ever on the right text, and every service's checks and calls would wait.
+        raise RefusedError("health.pattern: patterns are written in the configuration file only; say body")
     named = {
         "tls.ca": tls and tls.ca,
         "tls.cert": tls and tls.cert,

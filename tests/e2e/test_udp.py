@@ -233,7 +233,7 @@ def test_questions_that_are_asked_again_get_through_loss(proxy):
 
 def test_thousands_of_sessions_come_and_go_and_leave_nothing(proxy):
     with Echo() as echo:
-        served = udp(proxy, echo, session_ms=300)
+        served = udp(proxy, echo, session_ms=1000)
         with talkers(proxy.port, 400) as clients:
             for _ in range(12):
                 for client in clients:

@@ -180,6 +180,7 @@ def test_a_service_comes_with_its_endpoints_and_goes_with_them(served):
         ("DELETE", "/v1/services/app", None, 422, "file"),
         ("PUT", "/v1/services/app", {}, 422, "file"),
         ("PUT", "/v1/services/new", {"health": {"exec": ["sh"]}}, 422, "health.exec"),
+        ("PUT", "/v1/services/new", {"health": {"pattern": "(a+)+$"}}, 422, "health.pattern"),
         ("PUT", "/v1/services/new", {"tls": {"ca": "/etc/shadow"}}, 422, "tls.ca"),
         ("PUT", "/v1/services/new", {"balance": "best"}, 422, "balance"),
         ("PUT", "/v1/services/new", {"endpoints": ["10.0.0.1:80"]}, 422, "one by one"),
