@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := $(wildcard ext/*.pyx ext/*.pxd) setup.py pyproject.toml
 SECONDS ?= 60
 SEED ?=
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 3 --dist worksteal
 
 .PHONY: help demo test lint format types sanitize fuzz bench clean
 
