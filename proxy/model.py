@@ -880,11 +880,6 @@ class Health(Table):
     def slow_max_ms(self) -> int:
         return self.slow_max or max(SLOW_MAX, self.slow_ms)
 
-    @property
-    def local_only(self) -> bool:
-        """Does it start programs of this machine? Then it may stand in the file only."""
-        return bool(self.exec)
-
     def check(self, kind: str | None, *, over_tls: bool) -> CheckType:
         """The kind of check for a service of this kind ("http", "tcp", ...; None: not said). A service that
         names no path is connected to, and that is all.

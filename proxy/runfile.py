@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from turnout.proxy.statedir import write_json
 
 NAME = "run.json"
 
@@ -45,13 +46,7 @@ def process(pid: int) -> Process:
 
 
 def write(directory: Path, run: Run) -> None:
-    """The whole file or the former one, on disk before it has its name."""
-    temporary = directory / f".{NAME}.{os.getpid()}"
-    with temporary.open("w") as file:
-        json.dump(asdict(run), file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(directory / NAME)
+    write_json(directory / NAME, asdict(run))
 
 
 def read(directory: Path) -> Run | None:

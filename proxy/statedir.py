@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from turnout.proxy.errors import StartError
 
@@ -42,6 +44,16 @@ def state_directory(configured: str | None, file: Path, environ: Mapping[str, st
             [f"the state directory {out} cannot be made: {error.strerror}; name another in [proxy] state"]
         ) from None
     return out
+
+
+def write_json(path: Path, value: Any) -> None:
+    """The whole file or the former one, on disk before it has its name. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def take_lock(directory: Path) -> int | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from turnout.proxy.statedir import write_json
 
 NAME = "audit.head"
 
@@ -30,10 +31,4 @@ def read(directory: Path) -> Head | None:
 
 
 def write(directory: Path, head: Head) -> None:
-    """The whole file or the former one, on disk before it has its name."""
-    temporary = directory / f".{NAME}.{os.getpid()}"
-    with temporary.open("w") as file:
-        json.dump(asdict(head), file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(directory / NAME)
+    write_json(directory / NAME, asdict(head))
