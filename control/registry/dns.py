@@ -88,6 +88,8 @@ class DnsSource:
         for name in self._take(config):
             await self.registry.offer("dns", name, None)
         for one in self._followed.values():
+            if one.known:
+                await self._offer(one)  # they may be of another version now
             if one.task is None:
                 one.task = asyncio.create_task(self._keep_asking(one))
 
