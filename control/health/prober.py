@@ -140,6 +140,7 @@ class Prober:
             self._leave(name, frozenset())
             del self._keys[name]
             self._manners.pop(name, None)
+            self._pools.pop(name, None)
         former, self._services = self._services, dict(config.services)
         changed = [name for name in config.services if config.services[name] is not former.get(name)]
         for name in changed:
