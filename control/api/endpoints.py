@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from urllib.parse import quote
 
 from turnout.control.api import lookup, pages
@@ -175,6 +176,19 @@ def summary(entry: EndpointEntry | None) -> dict[str, object] | None:
     }
 
 
+CHANGE = Route(
+    "PATCH",
+    ENDPOINT,
+    "Change its weight or take it out: drain, maint, ready",
+    change,
+    "endpoint.change",
+    output=EndpointChanged,
+    input=EndpointChange,
+    errors=(422, 503),
+    changes=True,
+    conditional=True,
+)
+
 ROUTES = (
     Route(
         "GET",
@@ -212,31 +226,8 @@ ROUTES = (
         audited=False,
     ),
     Route("GET", ENDPOINT, "One endpoint", get, "endpoint.read", output=EndpointRow, conditional=True),
-    Route(
-        "PATCH",
-        ENDPOINT,
-        "Change its weight or take it out: drain, maint, ready",
-        change,
-        "endpoint.change",
-        output=EndpointChanged,
-        input=EndpointChange,
-        errors=(422, 503),
-        changes=True,
-        conditional=True,
-    ),
-    Route(
-        "PUT",
-        ENDPOINT,
-        "As PATCH",
-        change,
-        "endpoint.change",
-        output=EndpointChanged,
-        input=EndpointChange,
-        errors=(422, 503),
-        changes=True,
-        conditional=True,
-        deprecated=True,
-    ),
+    CHANGE,
+    replace(CHANGE, method="PUT", summary="As PATCH", deprecated=True),
     Route(
         "DELETE",
         ENDPOINT,

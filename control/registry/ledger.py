@@ -147,32 +147,30 @@ class Ledger:
 
     def update(self, change: Change, service: str, **fields: Any) -> None:
         """Fields of Registered, once the change is durable."""
-
-        def done() -> None:
-            self.keep(service, replace(self.of(service), revision=change.revision, **fields))
-            self.revision = change.revision
-
-        change.then(done)
+        self._then(change, service, lambda _: fields)
 
     def update_api(self, change: Change, service: str, entries: Mapping[str, EndpointEntry]) -> None:
         """All endpoints that the API has registered, once the change is durable."""
-
-        def done() -> None:
-            sources = in_order({**self.of(service).sources, "api": entries})
-            self.keep(service, replace(self.of(service), revision=change.revision, sources=sources))
-            self.revision = change.revision
-
-        change.then(done)
+        self._then(change, service, lambda one: {"sources": in_order({**one.sources, "api": entries})})
 
     def update_override(self, change: Change, key: Key, override: Override) -> None:
         """Once the change is durable; an empty one is none."""
         service, address = key
 
-        def done() -> None:
-            overrides = {one: item for one, item in self.of(service).overrides.items() if one != address}
+        def fields(one: Registered) -> dict[str, Any]:
+            overrides = {there: item for there, item in one.overrides.items() if there != address}
             if not override.empty:
                 overrides[address] = override
-            self.keep(service, replace(self.of(service), revision=change.revision, overrides=overrides))
+            return {"overrides": overrides}
+
+        self._then(change, service, fields)
+
+    def _then(self, change: Change, service: str, fields: Callable[[Registered], dict[str, Any]]) -> None:
+        """`fields` are asked for when the change is durable: others may have come before it."""
+
+        def done() -> None:
+            one = self.of(service)
+            self.keep(service, replace(one, revision=change.revision, **fields(one)))
             self.revision = change.revision
 
         change.then(done)

@@ -360,10 +360,7 @@ class Registry:
                 await records.remove(change, table, records.of_service(full_name))
             data = {"endpoints": len(left.sources.get("api", {}))}
             await self.events.add(change, "service.removed", by=by, service=full_name, data=data)
-            nothing = Registered()
-            self.ledger.update(
-                change, full_name, settings=None, sources={}, overrides={}, split=nothing.split
-            )
+            self.ledger.update(change, full_name, settings=None, sources={}, overrides={}, split=None)
 
         async def make_and_apply() -> Applied:
             change, _ = await self.ledger.change(make)
