@@ -7,6 +7,7 @@ SOURCES := $(wildcard ext/*.pyx ext/*.pxd) setup.py pyproject.toml
 SECONDS ?= 60
 SEED ?=
 PYTEST_ARGS ?= -n 3 --dist worksteal
+SANITIZE_ARGS ?= -n 2
 
 .PHONY: help demo test lint format types sanitize fuzz bench clean
 
@@ -62,7 +63,7 @@ $(SANITIZED)/.built: $(VENV)/.dev $(SOURCES) $(wildcard proxy/*.py control/*.py 
 	@touch $@
 
 sanitize: $(SANITIZED)/.built
-	$(SANITIZE_ENV) $(BIN)/python -m pytest $(PYTEST_ARGS) -p no:cacheprovider -m "not memory" \
+	$(SANITIZE_ENV) $(BIN)/python -m pytest $(SANITIZE_ARGS) -p no:cacheprovider -m "not memory" \
 	  --ignore tests/control --ignore tests/docs --ignore tests/bench --ignore tests/test_packaging.py
 
 fuzz: $(SANITIZED)/.built
